@@ -1,0 +1,246 @@
+"""What this machine has, what DeepSpeed can do on it, and the cure for each gap."""
+
+import os
+import platform
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The course's root folder: chapters/, labs/, book/ lie here."""
+
+NEEDS_DISK_GB = 4.0
+NEEDS_MEMORY_GB = 4.0
+NEEDS_SHM_MB = 64
+COMPILED_OPS = {"cpu_adam": "CPUAdamBuilder"}
+"""DeepSpeed ops that the course compiles at set-up: ZeRO-Offload's optimizer."""
+
+
+class UserError(Exception):
+    """Bad input: one sentence that says what is wrong, with which value, and what to do."""
+
+
+def has_gpu() -> bool:
+    """True if an NVIDIA or AMD GPU driver is loaded. Cheap: does not import torch."""
+    return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd")
+
+
+def quiet() -> None:
+    """Set defaults that DeepSpeed reads from the environment; never overrides the reader's own."""
+    if not has_gpu():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # Compiled ops belong to one environment: a cache shared between two is rebuilt again and again.
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", os.path.join(sys.prefix, "torch_extensions"))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    # ninja and deepspeed lie beside this Python, which a Jupyter kernel need not have on its PATH.
+    bin_dir = os.path.join(sys.prefix, "bin")
+    paths = os.environ.get("PATH", "").split(os.pathsep)
+    if bin_dir not in paths:
+        os.environ["PATH"] = os.pathsep.join([bin_dir, *paths])
+
+
+def device() -> str:
+    """The torch device of this rank: ``cuda:LOCAL_RANK`` when there is a GPU, else ``cpu``."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+    return "cpu"
+
+
+def accelerators() -> int:
+    """Number of GPUs torch can use; 0 on a CPU machine."""
+    if not has_gpu():
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def init_distributed(timeout_seconds: float = 60.0) -> None:
+    """Join this process to the group that RANK, WORLD_SIZE and MASTER_* describe.
+
+    ``deepspeed.init_distributed`` with NCCL on GPUs and gloo otherwise. A collective that waits
+    longer than ``timeout_seconds`` for a peer raises instead of hanging. DeepSpeed's shared-memory
+    op is left out: it serves CPU inference only, yet would have to be compiled first.
+    """
+    import deepspeed
+    import torch
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if backend == "gloo":
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    else:
+        torch.cuda.set_device(device())
+    deepspeed.init_distributed(
+        dist_backend=backend, timeout=timedelta(seconds=timeout_seconds), verbose=False
+    )
+
+
+def free_port() -> int:
+    """A TCP port on this machine that nothing listens on right now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def memory_gb() -> tuple[float, float]:
+    """(total, available) memory in GB (1e9 bytes), as a container's limit allows."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return memory.total / 1e9, memory.available / 1e9
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def compiler() -> str | None:
+    """Path of the C++ compiler DeepSpeed would use, or None."""
+    return shutil.which(os.environ.get("CXX") or "c++") or shutil.which("g++")
+
+
+def compiled_ops() -> dict[str, bool]:
+    """Which of COMPILED_OPS already lie compiled in the extension cache."""
+    cache = Path(os.environ["TORCH_EXTENSIONS_DIR"])
+    return {op: any(cache.glob(f"**/{op}/{op}.so")) for op in COMPILED_OPS}
+
+
+def compile_ops(say: Callable[[str], None] = print) -> None:
+    """Compile COMPILED_OPS into the extension cache, once. Without a compiler, say so and go on."""
+    missing = [op for op, done in compiled_ops().items() if not done]
+    if not missing:
+        return
+    if compiler() is None:
+        say("no C++ compiler: DeepSpeed's CPU Adam stays uncompiled (only offload labs need it)")
+        return
+    os.environ.setdefault("MAX_JOBS", str(cores()))
+    import deepspeed.ops.op_builder as builders
+
+    for op in missing:
+        say(f"compiling DeepSpeed's {op} (once, one to three minutes) …")
+        # A build that was killed leaves a lock that would hang this one for ever.
+        for lock in Path(os.environ["TORCH_EXTENSIONS_DIR"]).glob(f"**/{op}/lock"):
+            lock.unlink()
+        getattr(builders, COMPILED_OPS[op])().load(verbose=False)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report. ``ok`` None means: works, with a limit worth knowing."""
+
+    topic: str
+    ok: bool | None
+    says: str
+    cure: str = ""
+
+
+def doctor() -> list[Finding]:
+    """Look this machine over. Each gap comes with its cure; ``ok=False`` stops the course."""
+    findings = [_python(), *_packages(), _cores(), _memory(), _disk(), _scratch(), _shared_memory()]
+    return [*findings, _network(), _gpus(), _compiler(), _node()]
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    ok = sys.version_info >= (3, 11)
+    return Finding("Python", ok, version, "" if ok else "install Python 3.11 or newer")
+
+
+def _packages() -> list[Finding]:
+    found = []
+    for name in ("torch", "deepspeed", "transformers", "jupyterlab", "jupyter-book"):
+        try:
+            found.append(Finding(name, True, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            found.append(Finding(name, False, "not installed", "run `make env` in the course's folder"))
+    return found
+
+
+def _cores() -> Finding:
+    n = cores()
+    if n >= 2:
+        return Finding("cores", True, f"{n}: labs on 2 ranks run at full speed")
+    return Finding("cores", None, f"{n}: ranks take turns, labs take about twice as long")
+
+
+def _memory() -> Finding:
+    total, available = memory_gb()
+    says = f"{available:.1f} GB free of {total:.1f} GB"
+    if available >= NEEDS_MEMORY_GB:
+        return Finding("memory", True, says)
+    return Finding("memory", None, says, f"close programs: labs on 4 ranks need {NEEDS_MEMORY_GB:g} GB")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(ROOT).free / 1e9
+    if free >= 0.5:
+        return Finding("disk", True, f"{free:.0f} GB free")
+    return Finding("disk", False, f"{free:.2f} GB free", "free at least 0.5 GB for runs and the book")
+
+
+def _scratch() -> Finding:
+    try:
+        with tempfile.NamedTemporaryFile(dir=tempfile.gettempdir()):
+            return Finding("scratch folder", True, tempfile.gettempdir())
+    except OSError as error:
+        return Finding("scratch folder", False, str(error), "set TMPDIR to a folder you can write to")
+
+
+def _shared_memory() -> Finding:
+    if not os.path.isdir("/dev/shm"):
+        return Finding("shared memory", True, "not used on this system")
+    free = shutil.disk_usage("/dev/shm").free / 1e6
+    if free >= NEEDS_SHM_MB:
+        return Finding("shared memory", True, f"{free:.0f} MB in /dev/shm")
+    return Finding("shared memory", None, f"{free:.0f} MB in /dev/shm",
+                   "in a container, start it with --shm-size=1g")
+
+
+def _network() -> Finding:
+    try:
+        free_port()
+        return Finding("loopback", True, "ranks can talk over 127.0.0.1")
+    except OSError as error:
+        return Finding("loopback", False, str(error), "allow TCP on 127.0.0.1: ranks meet there")
+
+
+def _gpus() -> Finding:
+    n = accelerators()
+    if n:
+        import torch
+
+        names = sorted({torch.cuda.get_device_name(i) for i in range(n)})
+        return Finding("GPUs", True, f"{n} × {', '.join(names)}: labs use them with --ranks auto")
+    if has_gpu():
+        return Finding("GPUs", None, "a driver is loaded, but this torch cannot use it",
+                       "install the torch build for your driver; until then ranks run on the CPU")
+    return Finding("GPUs", None, "none: ranks run on the CPU over gloo; every lab is sized for that")
+
+
+def _compiler() -> Finding:
+    path, ops = compiler(), compiled_ops()
+    if all(ops.values()):
+        return Finding("compiled ops", True, f"{', '.join(ops)} ready")
+    if path:
+        return Finding("compiled ops", None, f"{', '.join(ops)} not compiled yet; compiler: {path}",
+                       "run `labkit doctor --compile`; only the offload labs need it")
+    return Finding("compiled ops", None, "no C++ compiler: everything but CPU offload runs",
+                   "install g++ (Debian: build-essential, macOS: xcode-select --install)")
+
+
+def _node() -> Finding:
+    if shutil.which("npm"):
+        return Finding("npm", True, "brings MathJax and mermaid into the offline book")
+    return Finding("npm", None, "missing: the book builds, but diagrams need a network to be drawn",
+                   "install Node.js for a book that reads fully offline")
