@@ -52,7 +52,7 @@ def label_lines(ax: Axes) -> None:
         shift = (below - y) * 72 / ax.figure.dpi
         end = (line.get_xdata()[-1], line.get_ydata()[-1])
         ax.annotate(line.get_label(), end, xytext=(6, shift), textcoords="offset points",
-                    color=line.get_color(), va="center", annotation_clip=False)
+                    color=_readable(line.get_color()), va="center", annotation_clip=False)
 
 
 def show(fig: Figure, alt: str) -> None:
@@ -63,6 +63,9 @@ def show(fig: Figure, alt: str) -> None:
     """
     if len(alt.strip()) < 20:
         raise ValueError(f"alt={alt!r} says too little: tell in a sentence what the figure shows")
+    for ax in fig.axes:
+        if ax.images:
+            ax.grid(False)  # a grid over a heat map hides it
     png, width = _png(fig)
     fig.clear()
     if not in_notebook():
@@ -72,6 +75,19 @@ def show(fig: Figure, alt: str) -> None:
 
     display({"image/png": base64.b64encode(png).decode(), "text/plain": f"Figure: {alt}"}, raw=True,
             metadata={"labkit_alt": alt, "image/png": {"width": width}})
+
+
+def _readable(color: Any) -> tuple[float, ...]:
+    """The colour, darkened until text in it has a contrast of 4.5 to 1 on white (WCAG 2, AA)."""
+    rgb = mpl.colors.to_rgb(color)
+
+    def luminance(rgb: tuple[float, ...]) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    while 1.05 / (luminance(rgb) + 0.05) < 4.5:
+        rgb = tuple(0.97 * c for c in rgb)
+    return rgb
 
 
 def _draw_layout(fig: Figure) -> None:
