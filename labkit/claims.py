@@ -51,8 +51,9 @@ class Claim(BaseModel):
         tolerance = f" ({c.tolerance})" if c.tolerance else ""
         source = f"<br><small>prediction from: {c.source}</small>" if c.source else ""
         return (
-            f'<div class="labkit-claim" style="border:1px solid {edge};border-left-width:5px;'
-            f'border-radius:4px;padding:.4em .8em;margin:.3em 0;line-height:1.5">'
+            f'<div class="labkit-claim" id="{c.id}" style="border:1px solid {edge};'
+            f'border-left-width:5px;border-radius:4px;padding:.4em .8em;margin:.3em 0;'
+            f'line-height:1.5">'
             f"<b>{verdict}</b> · {c.statement} "
             f'<small style="font-family:monospace">{c.id}</small><br>'
             f"predicted <b>{c.predicted}</b> · {found}{tolerance}{source}</div>"

@@ -48,7 +48,7 @@ def execute(nb: NotebookNode, folder: Path, name: str) -> None:
             store_widget_state=False,
             record_timing=False,
             resources={"metadata": {"path": str(folder)}},
-            on_cell_start=starts,
+            on_cell_execute=starts,
             on_cell_executed=lambda cell, cell_index, execute_reply: bar.update(),
         ).execute()
 
