@@ -138,8 +138,10 @@ def _differs(got: Any, want: Any, rtol: float, atol: float) -> str:
         return "" if _kind(got) == _kind(want) else "raises an exception"
     if got is None and want is not None:
         return f"returns nothing (did you forget `return`?), expected {_brief(want)}"
+    if _is_scalar(want) and _is_scalar(got):  # 2, np.int64(2) and torch.tensor(2) are one number
+        got, want = _scalar(got), _scalar(want)
     kind, want_kind = _kind(got), _kind(want)
-    if kind != want_kind and not (want_kind == "a number" and _is_scalar(got)):
+    if kind != want_kind:
         return f"returns {kind}, {_brief(got)}, expected {want_kind}, {_brief(want)}"
     if hasattr(want, "shape") and hasattr(want, "dtype"):
         if tuple(got.shape) != tuple(want.shape):
@@ -160,11 +162,11 @@ def _differs(got: Any, want: Any, rtol: float, atol: float) -> str:
             return f"returns {len(got)} items, expected {len(want)}: {_brief(got)}"
         pairs = [(f"at [{i}] ", g, w) for i, (g, w) in enumerate(zip(got, want, strict=True))]
     elif want_kind == "a number":
-        g, w = _scalar(got), _scalar(want)
-        if g == w or abs(g - w) <= atol + rtol * abs(w) or (w != w and g != g):
+        both_nan = got != got and want != want
+        if got == want or abs(got - want) <= atol + rtol * abs(want) < math.inf or both_nan:
             return ""
-        show = repr if _brief(g) == _brief(w) else _brief
-        return f"gives {show(g)}, expected {show(w)}"
+        show = repr if _brief(got) == _brief(want) else _brief
+        return f"gives {show(got)}, expected {show(want)}"
     elif isinstance(want, str | bytes | bool | set | frozenset):
         return "" if got == want else f"gives {_brief(got)}, expected {_brief(want)}"
     else:
@@ -180,10 +182,8 @@ def _kind(value: Any) -> str:
         return f"raises {type(value.error).__name__}"
     if value is None:
         return "nothing"
-    if isinstance(value, bool) or type(value).__name__ == "bool_":
-        return "True or False"
-    if isinstance(value, int | float) or (_is_scalar(value) and "numpy" in type(value).__module__):
-        return "a number"
+    if isinstance(value, bool | int | float):
+        return "True or False" if isinstance(value, bool) else "a number"
     name = type(value).__name__
     return _KINDS.get(name, f"an object of type {name}")
 
@@ -213,7 +213,8 @@ def _spell(name: str, args: tuple) -> str:
 def _is_stub(error: BaseException, answer: Callable) -> bool:
     """True if the reader's own cell raised this, not a library that it calls."""
     home = getattr(answer, "__code__", None)
-    return home is None or traceback.extract_tb(error.__traceback__)[-1].filename == home.co_filename
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    return home is None or raised_in == home.co_filename
 
 
 def _where(error: BaseException, answer: Callable) -> str:

@@ -104,7 +104,7 @@ def claim(id: str, statement: str, predicted: Any, measured: Any, *, unit: str =
         want, expected_shape = _numbers(id, "predicted", predicted)
         said = _show(want, expected_shape, unit, digits)
         if shape == expected_shape:
-            holds = all(g == w or abs(g - w) <= atol + rtol * abs(w)
+            holds = all(g == w or abs(g - w) <= atol + rtol * abs(w) < math.inf
                         for w, g in zip(want, got, strict=True))
             difference, tolerance = _difference(want, got, rtol, atol, unit, noisy)
         else:
