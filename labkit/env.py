@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,7 +23,7 @@ COMPILED_OPS = {"cpu_adam": "CPUAdamBuilder"}
 """DeepSpeed ops that the course compiles at set-up: ZeRO-Offload's optimizer."""
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Bad input: one sentence that says what is wrong, with which value, and what to do."""
 
 
@@ -33,6 +34,8 @@ def has_gpu() -> bool:
 
 def quiet() -> None:
     """Set defaults that DeepSpeed reads from the environment; never overrides the reader's own."""
+    # torch 2.13 renames two collectives that DeepSpeed 0.19.8 still calls by their old names.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     if not has_gpu():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     # Compiled ops belong to one environment: a cache shared between two is rebuilt again and again.

@@ -1,0 +1,363 @@
+"""Runs a lab under the real `deepspeed` launcher and never leaves a process behind.
+
+A lab is a folder ``labs/labNN_name/`` with a ``train.py`` that holds ``parser()`` (its own flags)
+and a ``ds_config.json``. What a reader types in a terminal is what is started here:
+``deepspeed --num_accelerators N train.py --run_dir … --config …``.
+"""
+
+import datetime
+import difflib
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from argparse import ArgumentError, ArgumentParser, Namespace
+from collections.abc import Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from labkit import configs, env
+from labkit.progress import Progress
+from labkit.records import PARENT, Record, Run, RunInfo, read_run
+
+GRACE_SECONDS = 5.0
+"""How long the other ranks may go on after one has failed."""
+NEEDS_DISK_MB = 50
+
+
+class LabFailed(RuntimeError):
+    """A lab that started did not reach its end. The message names the rank and shows its traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return str(self).splitlines()
+
+
+def labs() -> dict[str, Path]:
+    """The labs by short name: ``{"lab01": …/labs/lab01_first_run}``."""
+    return {path.parent.name.split("_")[0]: path.parent
+            for path in sorted((env.ROOT / "labs").glob("lab*/train.py"))}
+
+
+def find_lab(name: str) -> Path:
+    """The folder of lab ``name`` (``lab01`` or ``lab01_first_run``). Raises UserError if unknown."""
+    known = labs()
+    for short, folder in known.items():
+        if name in (short, folder.name):
+            return folder
+    near = difflib.get_close_matches(name, known, 1) or list(known)[:1]
+    raise env.UserError(f"no lab {name!r}: there are {', '.join(known)}; did you mean {near[0]}?")
+
+
+def num_ranks(ranks: int | str) -> int:
+    """``"auto"`` means one rank for each GPU, or two on a CPU. Raises UserError if not 1 to 1024."""
+    if ranks == "auto":
+        return env.accelerators() or 2
+    if not str(ranks).isdecimal() or not 1 <= int(ranks) <= 1024:
+        raise env.UserError(f"--ranks must be 'auto' or a whole number from 1 to 1024, not {ranks!r}")
+    return int(ranks)
+
+
+def read_hostfile(path: str | Path) -> dict[str, int]:
+    """Hosts and their slots from lines ``host slots=N``. Raises UserError with the line that is wrong."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise env.UserError(f"cannot read the hostfile {path}: {error.strerror}") from None
+    hosts: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        line = line.split("#")[0].strip()
+        if not line:
+            continue
+        match = re.fullmatch(r"(\S+)\s+slots=([1-9]\d*)", line)
+        if not match:
+            raise env.UserError(f"{path}, line {number}: {line!r} is not of the form `host slots=2`")
+        if match[1] in hosts:
+            raise env.UserError(f"{path}, line {number}: host {match[1]} is named twice")
+        hosts[match[1]] = int(match[2])
+    if not hosts:
+        raise env.UserError(f"{path} names no host: write lines such as `node1 slots=2`")
+    return hosts
+
+
+def run(lab: str, *, ranks: int | str = "auto", args: Sequence[str] = (),
+        config: str | Path | None = None, hostfile: str | Path | None = None,
+        node_rank: int | None = None, master_addr: str | None = None,
+        master_port: int | None = None, out: str | Path | None = None,
+        timeout: float = 300.0) -> Run:
+    """Run a lab on ``ranks`` ranks and return its records.
+
+    ``args``: the lab's own flags. ``hostfile``: several machines, reached by ssh, or, with
+    ``node_rank`` and ``master_addr``, started by hand on each. ``timeout``: seconds without any
+    new record after which the run is ended. Raises UserError for bad input before anything starts,
+    LabFailed if a rank fails; the records written up to then stay in the run's folder.
+    """
+    folder = find_lab(lab)
+    hosts = read_hostfile(hostfile) if hostfile else None
+    total = sum(hosts.values()) if hosts else num_ranks(ranks)
+    if timeout <= 0:
+        raise env.UserError(f"--timeout must be more than 0 seconds, not {timeout:g}")
+    if hosts and node_rank is not None and not 0 <= node_rank < len(hosts):
+        raise env.UserError(f"--node-rank {node_rank}: the hostfile has hosts 0 to {len(hosts) - 1}")
+    if not hosts and node_rank is not None:
+        raise env.UserError("--node-rank needs --hostfile: it counts the hosts named there")
+    config = Path(config or folder / "ds_config.json").resolve()
+    configs.check(configs.load(config), total, where=config.name)
+    _check_flags(folder, list(args))
+    port = _port(master_port)
+    run_dir = _new_folder(out, folder.name, total)
+
+    on_gpus = env.accelerators() >= (max(hosts.values()) if hosts else total)
+    command = ["deepspeed", "--quiet", "--no_local_rank", "--master_port", str(port)]
+    if hosts:
+        command += ["--hostfile", str(Path(hostfile).resolve())]
+        command += ["--master_addr", master_addr] if master_addr else []
+        command += ["--no_ssh", "--node_rank", str(node_rank)] if node_rank is not None else []
+    else:
+        # DeepSpeed counts NUMA nodes as devices on a CPU, so the number is always given.
+        command += ["--num_accelerators", str(total)]
+    command += [str(folder / "train.py"), "--run_dir", str(run_dir), "--config", str(config), *args]
+    info = RunInfo(lab=folder.name, command=command, ranks=total, device=_device(on_gpus),
+                   started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                   versions={name: metadata.version(name) for name in ("torch", "deepspeed")})
+    (run_dir / "run.json").write_text(info.model_dump_json(indent=1), encoding="utf-8")
+    local = list(hosts.values())[node_rank] if hosts and node_rank is not None else total
+    _Watch(info, run_dir, local, on_gpus, timeout).until_end()
+    return read_run(run_dir)
+
+
+def _check_flags(folder: Path, args: list[str]) -> Namespace:
+    """Let the lab's own parser read its flags before four processes trip over them."""
+    spec = importlib.util.spec_from_file_location(folder.name, folder / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    parser: ArgumentParser = module.parser()
+
+    def refuse(message: str) -> None:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        wrong = re.search(r"unrecognized arguments: (\S+)", message)
+        near = difflib.get_close_matches(wrong[1].split("=")[0], flags, 1) if wrong else []
+        hint = f"did you mean {near[0]}?" if near else f"see `labkit run {folder.name} --lab-help`"
+        raise env.UserError(f"{folder.name}: {message}; {hint}")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    try:
+        return parser.parse_args(args)
+    except ArgumentError as error:
+        refuse(str(error))
+        raise
+
+
+def lab_help(lab: str) -> str:
+    """The help text of a lab's own flags."""
+    folder = find_lab(lab)
+    spec = importlib.util.spec_from_file_location(folder.name, folder / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.parser().format_help()
+
+
+def _port(port: int | None) -> int:
+    """``port`` if it can be bound, or any free one. Raises UserError if it is taken."""
+    if port is None:
+        return env.free_port()
+    if not 1024 <= port <= 65535:
+        raise env.UserError(f"--master-port must lie between 1024 and 65535, not {port}")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            raise env.UserError(f"port {port} is in use: leave --master-port out and a free one "
+                                "is taken") from None
+    return port
+
+
+def _new_folder(out: str | Path | None, lab: str, ranks: int) -> Path:
+    """An empty folder for this run, on a disk with room."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
+    path = Path(out) if out else env.ROOT / "runs" / lab / f"{stamp}-{ranks}ranks"
+    if out and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise env.UserError(f"--out {path} is already there and not an empty folder: give a new one")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "log.txt").touch()
+    except OSError as error:
+        raise env.UserError(f"cannot write to {path}: {error.strerror}; give another --out") from None
+    free = shutil.disk_usage(path).free / 1e6
+    if free < NEEDS_DISK_MB:
+        raise env.UserError(f"only {free:.0f} MB free on the disk of {path}: a run needs "
+                            f"{NEEDS_DISK_MB} MB, free some space or give another --out")
+    return path.resolve()
+
+
+def _device(on_gpus: bool) -> str:
+    if not on_gpus or not env.accelerators():
+        return "cpu"
+    import torch
+
+    return torch.cuda.get_device_name(0)
+
+
+class _Watch:
+    """The launcher's process, and what its ranks have written so far."""
+
+    def __init__(self, info: RunInfo, run_dir: Path, local: int, on_gpus: bool, timeout: float) -> None:
+        self.info, self.run_dir, self.timeout = info, run_dir, timeout
+        self.environ = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONWARNINGS="ignore")
+        self.environ[PARENT] = f"{socket.gethostname()}:{os.getpid()}"
+        self.environ.setdefault("OMP_NUM_THREADS", str(max(1, env.cores() // local)))
+        paths = [str(env.ROOT), os.environ.get("PYTHONPATH", "")]
+        self.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        if not on_gpus:
+            self.environ |= {"DS_ACCELERATOR": "cpu"}
+            self.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        self.offsets: dict[int, int] = {}
+        self.last: dict[int, Record] = {}
+        self.started: dict[int, Record] = {}
+        self.errors: list[Record] = []
+        self.suspects: set[int] = set()
+        self.vanished: list[int] = []
+
+    def until_end(self) -> None:
+        """Start the launcher, show progress, and return when all ranks are at their end."""
+        with (self.run_dir / "log.txt").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "deepspeed.launcher.runner", *self.info.command[1:]],
+                env=self.environ, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                start_new_session=True)
+        label = f"{self.info.lab} on {self.info.ranks} rank{'s' if self.info.ranks > 1 else ''}"
+        with self._nothing_left(), Progress(label) as bar:
+            heard, failed_at = time.monotonic(), None
+            while self.process.poll() is None:
+                time.sleep(0.1)
+                now = time.monotonic()
+                if self._read():
+                    heard = now
+                    self._show(bar)
+                if (self.errors or self.vanished) and failed_at is None:
+                    failed_at = now
+                if failed_at and now - failed_at > GRACE_SECONDS:
+                    break
+                if now - heard > self.timeout:
+                    raise LabFailed(f"no rank has written a record for {self.timeout:g} s: the run was "
+                                    f"ended. {self._last_seen()} {self._kept()}")
+            self._read()
+            self._read()
+        if self.process.returncode != 0 or self.errors or self.vanished:
+            raise LabFailed(self._why())
+
+    def _read(self) -> bool:
+        """Take in new records, and notice ranks of this host that are gone without a word."""
+        news = False
+        for path in self.run_dir.glob("rank*.jsonl"):
+            rank = int(path.stem[4:])
+            with path.open("rb") as file:
+                file.seek(self.offsets.get(rank, 0))
+                chunk = file.read()
+            whole = chunk[: chunk.rfind(b"\n") + 1]
+            self.offsets[rank] = self.offsets.get(rank, 0) + len(whole)
+            for line in whole.splitlines():
+                news = True
+                record = Record.model_validate_json(line)
+                self.last[rank] = record
+                if record.event == "start":
+                    self.started[rank] = record
+                elif record.event == "error":
+                    self.errors.append(record)
+        for rank, start in self.started.items():
+            local = start.values["host"] == socket.gethostname()
+            over = self.last[rank].event in ("end", "error") or rank in self.vanished
+            if local and not over and not _alive(start.values["pid"]):
+                # It may have written its end just after we looked: believe it at the second look.
+                (self.vanished.append if rank in self.suspects else self.suspects.add)(rank)
+        return news
+
+    def _show(self, bar: Progress) -> None:
+        record = self.last.get(0)
+        if record and record.event == "step":
+            done, total = record.values["step"] + 1, self.started[0].values["total_steps"]
+            bar.update(done, total, f"loss {record.values.get('loss', float('nan')):.3f}")
+
+    @contextmanager
+    def _nothing_left(self):  # noqa: ANN202 - a generator of nothing
+        """Whatever happens inside, no process of this run is alive afterwards."""
+        try:
+            yield
+        finally:
+            family = {self.process.pid: psutil.Process(self.process.pid)} if _alive(self.process.pid) else {}
+            for parent in list(family.values()):
+                family |= {child.pid: child for child in parent.children(recursive=True)}
+            for start in self.started.values():
+                pid = start.values["pid"]
+                if start.values["host"] == socket.gethostname() and _alive(pid, str(self.run_dir)):
+                    family[pid] = psutil.Process(pid)
+            if self.process.poll() is None:
+                _signal(family.values(), signal.SIGTERM)
+                psutil.wait_procs(list(family.values()), timeout=2)
+            _signal(family.values(), signal.SIGKILL)
+            psutil.wait_procs(list(family.values()), timeout=5)
+            self.process.wait()
+
+    def _why(self) -> str:
+        """The cause, not its echoes: a rank that was killed, else the first rank that raised."""
+        log = (self.run_dir / "log.txt").read_text(encoding="utf-8", errors="replace")
+        first_error = min(self.errors, key=_written_at(self.started), default=None)
+        echo = first_error is None or "Connection closed by peer" in first_error.values["message"] \
+            or "Connection reset by peer" in first_error.values["message"]
+        if self.vanished and echo:
+            rank = self.vanished[0]
+            code = re.search(r"return code = -(\d+)", log)
+            how = f"by {signal.Signals(int(code[1])).name}" if code else "from outside"
+            more = " (often the system, out of memory)" if code and code[1] == "9" else ""
+            return (f"rank {rank} (process {self.started[rank].values['pid']}) was killed {how}{more}; "
+                    f"the others were ended. {self._last_seen()} {self._kept()}")
+        if first_error:
+            values = first_error.values
+            if values["kind"] == "UserError":
+                return f"rank {first_error.rank}: {values['message']}. {self._kept()}"
+            return (f"rank {first_error.rank} raised {values['kind']}: {values['message']}\n"
+                    f"{values['traceback']}{self._last_seen()} {self._kept()}")
+        tail = "\n".join(log.strip().splitlines()[-25:])
+        return (f"the launcher ended with code {self.process.returncode} before any rank began; "
+                f"the end of {self.run_dir / 'log.txt'}:\n{tail}")
+
+    def _last_seen(self) -> str:
+        steps = [f"rank {rank} at step {record.values['step']}" for rank, record in sorted(self.last.items())
+                 if record.event == "step"]
+        return f"Last seen: {', '.join(steps)}." if steps else "No rank had made a step."
+
+    def _kept(self) -> str:
+        return f"Records up to then: {self.run_dir}"
+
+
+def _written_at(started: dict[int, Record]):  # noqa: ANN202 - a sort key
+    """When a record was written, on one clock for all ranks of a host: process start + seconds."""
+    def at(record: Record) -> float:
+        return started[record.rank].values.get("time", 0.0) + record.seconds
+    return at
+
+
+def _alive(pid: int, mark: str = "") -> bool:
+    """True if the process runs (a zombie does not) and its command line holds ``mark``."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and mark in shlex.join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _signal(processes, number: int) -> None:  # noqa: ANN001 - an iterable of psutil.Process
+    for process in processes:
+        try:
+            process.send_signal(number)
+        except psutil.Error:
+            pass

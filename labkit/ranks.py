@@ -1,0 +1,457 @@
+"""The rank pool: real ranks that a notebook can talk to, and that never hang.
+
+Each rank is a Jupyter kernel of its own on this machine, with RANK, WORLD_SIZE and MASTER_* set,
+one process group (gloo, or NCCL when there is a GPU for every rank) and DeepSpeed imported. What a
+``%%px`` cell defines on a rank stays there for the next cell, as in any notebook.
+
+A pool never waits for ever. A cell ends with a sentence that says which rank does what when
+
+* a rank raises and another still waits for it ``grace`` seconds later,
+* a rank dies,
+* no rank has computed anything for ``stall`` seconds (they wait for each other), or
+* ``timeout`` seconds are over.
+
+In the last resort the ranks are ended; the next cell starts fresh ones. The ranks end by themselves
+when the notebook's kernel ends.
+"""
+
+import argparse
+import atexit
+import faulthandler
+import os
+import pickle
+import re
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import psutil
+import zmq
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import KernelManager
+
+from labkit import env
+
+START_SECONDS = 90.0
+_pool: "Pool | None" = None
+
+
+class RankError(RuntimeError):
+    """Something went wrong on a rank. The message holds the rank's own traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return str(self).splitlines()
+
+
+class _SamePython(KernelSpecManager):
+    """Ranks run under the Python of the notebook, whatever kernels are installed beside it."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
+                "--IPKernelApp.capture_fd_output=False"]
+        return KernelSpec(argv=argv, display_name=kernel_name, language="python")
+
+
+class _Rank:
+    """One rank: its kernel, its client, and what it has said in the running cell."""
+
+    def __init__(self, rank: int, environ: dict[str, str], folder: Path) -> None:
+        self.rank = rank
+        self.log = folder / f"rank{rank}.log"
+        self.manager = KernelManager(kernel_spec_manager=_SamePython())
+        with self.log.open("wb") as log:
+            self.manager.start_kernel(env=environ, stdout=log, stderr=log)
+        self.process = psutil.Process(self.manager.provisioner.process.pid)
+        self.client = self.manager.client()
+        self.client.start_channels()
+        self.begin(None)
+
+    def begin(self, code: str | None) -> None:
+        """Send a cell, or (None) only forget the last one."""
+        self.outputs: list[dict] = []
+        self.error: dict | None = None
+        self.done = code is None
+        if code is not None:
+            self.msg_id = self.client.execute(code, store_history=False, allow_stdin=False)
+
+    def collect(self) -> None:
+        """Take in whatever the rank has published so far."""
+        while not self.done and self.client.iopub_channel.socket.poll(0):
+            message = self.client.get_iopub_msg(timeout=1)
+            if message["parent_header"].get("msg_id") != self.msg_id:
+                continue
+            kind, content = message["msg_type"], message["content"]
+            if kind == "status" and content["execution_state"] == "idle":
+                self.done = True
+            elif kind == "error":
+                self.error = content
+            elif kind in ("stream", "display_data", "execute_result"):
+                self.outputs.append(content)
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while the rank lives, else its exit status (negative: a signal's number)."""
+        return self.manager.provisioner.process.poll()
+
+    def cpu_seconds(self) -> float:
+        try:
+            times = self.process.cpu_times()
+            return times.user + times.system
+        except psutil.Error:
+            return 0.0
+
+    def helpers(self) -> bool:
+        """True while processes that the rank started (a compiler, say) are at work."""
+        try:
+            return bool(self.process.children())
+        except psutil.Error:
+            return False
+
+    def where(self) -> str:
+        """What the rank is doing right now, from its own Python stack."""
+        start = self.log.stat().st_size
+        try:
+            self.process.send_signal(signal.SIGUSR1)
+        except psutil.Error:
+            return "gone"
+        time.sleep(0.3)
+        stack = self.log.read_bytes()[start:].decode(errors="replace")
+        return _read_stack(stack)
+
+    def end(self) -> None:
+        """End the rank and whatever it has started. Returns when they are gone."""
+        family = [self.process]
+        try:
+            family += self.process.children(recursive=True)
+        except psutil.Error:
+            pass
+        for process in family:
+            try:
+                process.kill()
+            except psutil.Error:
+                pass
+        self.client.stop_channels()
+        self.manager.provisioner.process.wait()
+        self.manager.cleanup_connection_file()
+        self.manager.context.destroy(linger=0)
+        psutil.wait_procs(family, timeout=5)
+
+
+def _read_stack(stack: str) -> str:
+    """``all_reduce, line 3 of the cell`` from a faulthandler dump, or ``computing``."""
+    for thread in re.split(r"\n\s*\n", stack):
+        frames = re.findall(r'File "(.+?)", line (\d+) in (.+)', thread)
+        cell = [i for i, (path, *_) in enumerate(frames) if "ipykernel_" in path]
+        if not cell:
+            continue
+        line = frames[cell[0]][1]
+        calls = [name for path, _, name in frames[: cell[0]]
+                 if "distributed" in path or "deepspeed" in path]
+        what = next((name for name in reversed(calls) if name not in ("wrapper", "log_wrapper")), "")
+        return f"in {what}, line {line} of the cell" if what else f"at line {line} of the cell"
+    return "busy outside the cell's own code"
+
+
+class Pool:
+    """``num_ranks`` ranks on this machine. Use :func:`start`, which re-uses a pool that lives."""
+
+    def __init__(self, num_ranks: int, *, timeout: float = 300.0, grace: float = 10.0,
+                 stall: float = 15.0) -> None:
+        if not isinstance(num_ranks, int) or not 1 <= num_ranks <= 64:
+            raise env.UserError(f"a pool needs 1 to 64 ranks, not {num_ranks!r}")
+        self.num_ranks = num_ranks
+        self.timeout, self.grace, self.stall = timeout, grace, stall
+        self.folder = Path(tempfile.mkdtemp(prefix="labkit-ranks-"))
+        self.ranks: list[_Rank] = []
+        self._calls = 0
+        self._start_ranks()
+
+    def __repr__(self) -> str:
+        state = "ready" if self.alive else "stopped"
+        return f"<{self.num_ranks} ranks, {state}>"
+
+    @property
+    def alive(self) -> bool:
+        """True if every rank is there and none was ended after a failure."""
+        return bool(self.ranks) and all(rank.exit_code is None for rank in self.ranks)
+
+    def _start_ranks(self) -> None:
+        port = str(env.free_port())
+        on_cpu = env.accelerators() < self.num_ranks
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, env.cores() // self.num_ranks))
+        for rank in range(self.num_ranks):
+            environ = dict(os.environ, RANK=str(rank), LOCAL_RANK=str(rank),
+                           WORLD_SIZE=str(self.num_ranks), LOCAL_WORLD_SIZE=str(self.num_ranks),
+                           MASTER_ADDR="127.0.0.1", MASTER_PORT=port, OMP_NUM_THREADS=threads)
+            if on_cpu:
+                environ |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+            self.ranks.append(_Rank(rank, environ, self.folder))
+        try:
+            for rank in self.ranks:
+                rank.client.wait_for_ready(timeout=START_SECONDS)
+        except RuntimeError as error:
+            log = self.ranks[0].log.read_text(errors="replace")[-2000:]
+            self._end_ranks()
+            raise RankError(f"the ranks did not start within {START_SECONDS:g} s: {error}\n{log}") from None
+        join = f"import labkit.ranks; labkit.ranks._join({self.timeout!r}, {str(self.folder)!r})"
+        self._gather(range(self.num_ranks), join, START_SECONDS, stall=START_SECONDS)
+
+    def _end_ranks(self) -> None:
+        for rank in self.ranks:
+            rank.end()
+        self.ranks = []
+
+    def stop(self) -> None:
+        """End all ranks. Safe to call twice."""
+        self._end_ranks()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def restart(self) -> "Pool":
+        """End all ranks and start fresh ones: what the old ones held is gone."""
+        self._end_ranks()
+        self.folder.mkdir(exist_ok=True)
+        self._start_ranks()
+        return self
+
+    def execute(self, code: str, *, ranks: Sequence[int] | None = None,
+                timeout: float | None = None) -> None:
+        """Run ``code`` on every rank (or those in ``ranks``) and show what each one printed.
+
+        Raises RankError with the failing rank's traceback, or with what each rank was waiting for.
+        """
+        if not self.alive:
+            print("the ranks were ended after a failure: fresh ones start, "
+                  "what the old ones held is gone")
+            self.restart()
+        targets = range(self.num_ranks) if ranks is None else sorted(set(ranks))
+        bad = [r for r in targets if not 0 <= r < self.num_ranks]
+        if bad:
+            raise env.UserError(f"no rank {bad[0]}: this pool has ranks 0 to {self.num_ranks - 1}")
+        try:
+            self._gather(targets, code, timeout or self.timeout, self.stall)
+        finally:
+            _show(self.ranks)
+
+    def run(self, function: Callable, *args: Any, timeout: float | None = None) -> list[Any]:
+        """Call ``function(*args)`` on every rank; return the results in rank order.
+
+        The function may be defined in the notebook. Arguments and results travel pickled.
+        """
+        self._calls += 1
+        call = self.folder / f"call{self._calls}"
+        if not self.alive:
+            self.restart()
+        call.write_bytes(cloudpickle.dumps((function, args)))
+        self.execute(f"labkit.ranks._call({str(call)!r})", timeout=timeout)
+        results = [Path(f"{call}.{rank}") for rank in range(self.num_ranks)]
+        values = [pickle.loads(path.read_bytes()) for path in results]
+        for path in [call, *results]:
+            path.unlink()
+        return values
+
+    def _gather(self, targets: Iterable[int], code: str, timeout: float, stall: float) -> None:
+        """Send ``code`` and wait until each target rank has ended it, or the wait makes no sense."""
+        for rank in self.ranks:
+            rank.begin(code if rank.rank in targets else None)
+        began = time.monotonic()
+        failed_at: float | None = None
+        computed, computed_at = 0.0, began
+        poller = zmq.Poller()
+        for rank in self.ranks:
+            poller.register(rank.client.iopub_channel.socket, zmq.POLLIN)
+        try:
+            while not all(rank.done for rank in self.ranks):
+                poller.poll(200)
+                for rank in self.ranks:
+                    rank.collect()
+                now = time.monotonic()
+                running = [rank for rank in self.ranks if not rank.done]
+                if any(rank.exit_code is not None for rank in self.ranks):
+                    self._wait_for_peers(3.0)
+                    self._give_up("a rank died")
+                if any(rank.error for rank in self.ranks):
+                    failed_at = failed_at or now
+                if running and failed_at and now - failed_at > self.grace:
+                    self._give_up(f"a rank failed and others still waited {self.grace:g} s later")
+                cpu = sum(rank.cpu_seconds() for rank in running)
+                if abs(cpu - computed) > 0.02 * (now - computed_at) + 0.05:
+                    computed, computed_at = cpu, now
+                if running and now - computed_at > stall and not any(r.helpers() for r in running):
+                    self._give_up(f"no rank has computed anything for {stall:g} s: "
+                                  "they wait for each other")
+                if running and now - began > timeout:
+                    self._give_up(f"the cell ran longer than its time-out of {timeout:g} s")
+        except KeyboardInterrupt:
+            self._interrupt()
+            raise
+        if any(rank.error for rank in self.ranks):
+            raise RankError(_tell_errors(self.ranks))
+
+    def _wait_for_peers(self, seconds: float) -> None:
+        """Give the living ranks a moment to notice that one of them is gone."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and any(r.exit_code is None and not r.done for r in self.ranks):
+            for rank in self.ranks:
+                rank.collect()
+            time.sleep(0.05)
+
+    def _interrupt(self) -> None:
+        """The reader pressed stop: interrupt the ranks; end them if they do not listen."""
+        for rank in self.ranks:
+            if not rank.done:
+                rank.process.send_signal(signal.SIGINT)
+        self._wait_for_peers(2.0)
+        if not all(rank.done for rank in self.ranks):
+            self._end_ranks()
+            print("the ranks were waiting inside a collective and have been ended")
+
+    def _give_up(self, why: str) -> None:
+        """Say what each rank was doing, end them all, raise."""
+        lines = [why]
+        for rank in self.ranks:
+            code = rank.exit_code
+            if code is not None:
+                name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+                lines.append(f"  rank {rank.rank} is dead ({name})")
+            elif rank.error:
+                lines.append(f"  rank {rank.rank} raised {_headline(rank.error)[:120]}")
+            elif rank.done:
+                lines.append(f"  rank {rank.rank} had finished the cell")
+            else:
+                lines.append(f"  rank {rank.rank} was {rank.where()}")
+        died = any(rank.exit_code is not None for rank in self.ranks)
+        errors = "" if died else _tell_errors(self.ranks)  # its peers' errors are only the echo
+        _show(self.ranks)
+        self._end_ranks()
+        lines.append("All ranks have been ended; the next cell starts fresh ones. "
+                     "Run again the cells that define what it needs.")
+        raise RankError("\n".join(lines + ([errors] if errors else [])))
+
+
+def _headline(error: dict) -> str:
+    return f"{error['ename']}: {error['evalue']}".splitlines()[0]
+
+
+def _tell_errors(ranks: Iterable[_Rank]) -> str:
+    """One traceback for each different error, headed by the ranks that raised it."""
+    raised: dict[str, list[int]] = {}
+    tracebacks: dict[str, str] = {}
+    for rank in ranks:
+        if rank.error:
+            headline = _headline(rank.error)
+            raised.setdefault(headline, []).append(rank.rank)
+            tracebacks[headline] = "\n".join(rank.error["traceback"])
+    blocks = []
+    for headline, who in raised.items():
+        names = " and ".join(map(str, who))
+        blocks.append(f"rank{'s' if len(who) > 1 else ''} {names} raised {headline}\n"
+                      f"{tracebacks[headline]}")
+    return "\n".join(blocks)
+
+
+def _show(ranks: Sequence[_Rank]) -> None:
+    """Print what the ranks printed, in rank order; one line for all when all said the same."""
+    texts = {}
+    for rank in ranks:
+        texts[rank.rank] = "".join(
+            o.get("text") or (o["data"].get("text/plain", "") + "\n") for o in rank.outputs
+            if "image/png" not in o.get("data", {}))
+    if len(ranks) > 1 and len(set(texts.values())) == 1:
+        _print_labelled("all ranks", texts[ranks[0].rank])
+    else:
+        for rank, text in texts.items():
+            _print_labelled(f"rank {rank}", text)
+    for rank in ranks:
+        for output in rank.outputs:
+            if "image/png" in output.get("data", {}):
+                from IPython.display import publish_display_data
+
+                publish_display_data(output["data"], output.get("metadata"))
+        rank.outputs = []
+
+
+def _print_labelled(label: str, text: str) -> None:
+    for line in text.splitlines():
+        print(f"[{label}] {line}")
+
+
+# What runs on a rank
+
+
+def _join(timeout: float, folder: str) -> None:
+    """First call on every rank: join the process group and be ready to say where we stand."""
+    rank = os.environ["RANK"]
+    log = open(Path(folder) / f"rank{rank}.log", "a")  # noqa: SIM115 - lives as long as the rank
+    faulthandler.register(signal.SIGUSR1, file=log, all_threads=True)
+    env.init_distributed(timeout)
+
+
+def _call(path: str) -> None:
+    """Run a pickled ``(function, args)`` and leave the pickled result beside it."""
+    function, args = pickle.loads(Path(path).read_bytes())
+    result = function(*args)
+    Path(f"{path}.{os.environ['RANK']}").write_bytes(cloudpickle.dumps(result))
+
+
+# What the reader calls
+
+
+def start(num_ranks: int = 2, **limits: float) -> Pool:
+    """Start ``num_ranks`` ranks, or return the pool that already runs with as many.
+
+    ``limits``: ``timeout``, ``grace`` and ``stall`` in seconds, see the module's text. Afterwards a
+    cell that begins with ``%%px`` runs on every rank.
+    """
+    global _pool
+    if _pool is not None and (_pool.num_ranks != num_ranks or not _pool.alive):
+        _pool.stop()
+        _pool = None
+    if _pool is None:
+        _pool = Pool(num_ranks, **limits)
+    for name, value in limits.items():
+        setattr(_pool, name, value)
+    _register_px()
+    print(f"{num_ranks} rank{'s' if num_ranks > 1 else ''} ready")
+    return _pool
+
+
+def stop() -> None:
+    """End the pool, if there is one."""
+    global _pool
+    if _pool is not None:
+        _pool.stop()
+        _pool = None
+
+
+atexit.register(stop)
+
+_px_options = argparse.ArgumentParser(prog="%%px", exit_on_error=False, add_help=False)
+_px_options.add_argument("--ranks", help="only these, such as 0 or 0,2")
+_px_options.add_argument("--timeout", type=float, help="seconds this cell may take")
+
+
+def px(line: str, cell: str) -> None:
+    """Cell magic ``%%px [--ranks 0,1] [--timeout SECONDS]``: run the cell on the ranks."""
+    if _pool is None:
+        raise env.UserError("no ranks yet: run `pool = labkit.ranks.start(2)` first")
+    try:
+        options = _px_options.parse_args(shlex.split(line))
+        ranks = [int(r) for r in options.ranks.split(",")] if options.ranks else None
+    except (argparse.ArgumentError, ValueError, SystemExit) as error:
+        raise env.UserError(f"%%px {line}: {error}; write e.g. `%%px --ranks 0,1 --timeout 20`") from None
+    _pool.execute(cell, ranks=ranks, timeout=options.timeout)
+
+
+def _register_px() -> None:
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is not None:
+        shell.register_magic_function(px, "cell", "px")

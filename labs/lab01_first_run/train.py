@@ -1,0 +1,87 @@
+"""Lab 1, First run: one language model, trained by a plain PyTorch loop or by DeepSpeed.
+
+    labkit run lab01 --ranks 1 --engine torch     # the loop you would write yourself
+    labkit run lab01 --ranks 2                    # DeepSpeed on two ranks
+
+The global batch is the same whatever the number of ranks, so the losses are the same too.
+"""
+
+import argparse
+import json
+
+import deepspeed
+import torch
+
+from labkit import data, env, measure
+from labkit.models import GPT, GPTConfig
+from labkit.records import Recorder
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser("train.py", description=__doc__, allow_abbrev=False,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--run_dir", help="folder for the records; without it nothing is written")
+    p.add_argument("--config", default="ds_config.json", help="DeepSpeed JSON (default: %(default)s)")
+    p.add_argument("--engine", choices=["deepspeed", "torch"], default="deepspeed")
+    p.add_argument("--steps", type=int, default=60, help="optimizer steps (default: %(default)s)")
+    p.add_argument("--lr", type=float, help="learning rate, instead of the configuration's")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--context", type=int, default=64, help="bytes of context (default: %(default)s)")
+    p.add_argument("--layers", type=int, default=2)
+    p.add_argument("--hidden", type=int, default=128, help="hidden size, a multiple of 32")
+    return p
+
+
+def main() -> None:
+    args = parser().parse_args()
+    config = json.load(open(args.config))
+    adamw = config["optimizer"]["params"]
+    if args.lr is not None:
+        adamw["lr"] = args.lr
+
+    env.init_distributed()
+    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    device = env.device()
+
+    torch.manual_seed(args.seed)  # every rank builds the same model
+    model = GPT(GPTConfig(context=args.context, num_layers=args.layers, hidden_size=args.hidden,
+                          num_heads=args.hidden // 32)).to(device)
+    train, _ = data.load("python-reference").split()
+    batches = data.batches(data.encode(train.text), config["train_batch_size"], args.context,
+                           args.steps, seed=args.seed, rank=rank, world_size=world_size)
+
+    if args.engine == "deepspeed":
+        engine, *_ = deepspeed.initialize(model=model, model_parameters=model.parameters(), config=config)
+        accumulation = engine.gradient_accumulation_steps()
+    else:
+        adamw = {key: value for key, value in adamw.items() if key != "torch_adam"}
+        optimizer = torch.optim.AdamW(model.parameters(), **adamw)
+
+    with Recorder(args.run_dir, total_steps=args.steps) as record:
+        for step, (inputs, targets) in enumerate(batches):
+            inputs, targets = inputs.to(device), targets.to(device)
+            last = step == args.steps - 1
+            if args.engine == "torch":
+                loss = model(inputs, targets)
+                optimizer.zero_grad()
+                loss.backward()
+                if last:
+                    record.metric("states", **vars(measure.states(model, optimizer)))
+                optimizer.step()
+            else:
+                loss = 0.0
+                with measure.collectives() as traffic:
+                    for x, y in zip(inputs.chunk(accumulation), targets.chunk(accumulation), strict=True):
+                        micro_loss = engine(x, y)
+                        engine.backward(micro_loss)
+                        loss += micro_loss.detach() / accumulation
+                        if last:
+                            record.metric("states", **vars(measure.states(engine)))
+                        engine.step()
+                if last:
+                    record.metric("traffic", **vars(traffic))
+            record.step(step, loss=loss.item(), tokens=inputs.numel())
+
+
+if __name__ == "__main__":
+    main()
