@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from labkit.env import UserError
+
 
 @dataclass(frozen=True)
 class GPTConfig:
@@ -22,9 +24,9 @@ class GPTConfig:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}: it must be a whole number of at least 1")
+                raise UserError(f"{name} is {value!r}: it must be a whole number of at least 1")
         if self.hidden_size % self.num_heads:
-            raise ValueError(
+            raise UserError(
                 f"hidden_size {self.hidden_size} cannot be divided among {self.num_heads} heads: "
                 "choose num_heads so that it divides hidden_size"
             )
@@ -103,7 +105,7 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
         time = tokens.shape[1]
         if time > self.config.context:
-            raise ValueError(
+            raise UserError(
                 f"the input has {time} tokens, the model sees {self.config.context}: "
                 "shorten the input or build the model with a larger context"
             )

