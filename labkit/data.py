@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 VOCAB_SIZE = 256  # our tokens are bytes
 
 
-class UserError(UserError):
-    """A corpus cannot be had; the message says why and what to do."""
-
-
 @dataclass(frozen=True)
 class Card:
     """What a careful reader asks of a data set before using it."""
