@@ -1,6 +1,6 @@
 """A headless Chromium for the tests of the rendered book, and pictures to look at.
 
-    python tests/browser.py _build/html pictures/    every page: light, dark, phone
+python tests/browser.py _build/html pictures/    every page: light, dark, phone
 """
 
 import os

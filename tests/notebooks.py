@@ -67,6 +67,9 @@ def normalise(nb: NotebookNode) -> NotebookNode:
         cell.metadata = NotebookNode(
             {key: cell.metadata[key] for key in KEPT_CELL_METADATA if cell.metadata.get(key)}
         )
+        if "solution" in cell.metadata.get("tags", []):
+            prompts = {"code_prompt_show": "Show a solution", "code_prompt_hide": "Hide it"}
+            cell.metadata.setdefault("mystnb", NotebookNode()).update(prompts)
         if cell.cell_type == "code":
             cell.outputs = [normal for normal in map(normal_output, cell.outputs) if normal]
             lift_alt(cell)

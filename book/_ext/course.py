@@ -82,12 +82,17 @@ def ledger_table(chapter: str, claims: list[Claim]) -> str:
 def ledger_row(chapter: str, claim: Claim) -> str:
     c = claim.model_copy(update={k: html.escape(v) for k, v in claim if isinstance(v, str)})
     source = f'<span class="source">Prediction from: {c.source}</span>' if c.source else ""
-    varies = "<br>(varies from run to run)" if c.noisy else ""
     tolerance = f" ({c.tolerance})" if c.tolerance else ""
+    cells = {
+        "Predicted": c.predicted,
+        "Measured": f"{c.measured} (varies from run to run)" if c.noisy else c.measured,
+        "Verdict": f"{'holds' if c.holds else 'FAILS'}, {c.difference}{tolerance}",
+    }
     return (
         f'<tr><td><a href="../chapters/{chapter}.html#{c.id}"><code>{c.id}</code></a><br>'
-        f"{c.statement}{source}</td><td>{c.predicted}</td><td>{c.measured}{varies}</td>"
-        f"<td>{'holds' if c.holds else 'FAILS'}<br>{c.difference}{tolerance}</td></tr>"
+        f"{c.statement}{source}</td>"
+        + "".join(f'<td data-label="{label}">{text}</td>' for label, text in cells.items())
+        + "</tr>"
     )
 
 
