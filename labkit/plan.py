@@ -227,31 +227,30 @@ def ring_traffic(num_params: float, ranks: int, stage: int) -> float:
     return zero_traffic(num_params, stage) * ring_share(ranks)
 
 
-def deepspeed_messages(num_params: float, ranks: int, stage: int, *,
-                       gradient_accumulation_steps: int = 1) -> dict[str, float]:
-    """Elements that DeepSpeed 0.19 hands to each kind of collective per step, on each rank.
+def deepspeed_messages(num_params: float, stage: int, *, gradient_accumulation_steps: int = 1,
+                       keep_live: bool = True) -> dict[str, float]:
+    """Elements that go through each kind of collective per step in DeepSpeed 0.19, on each rank.
 
-    An all-reduce or reduce-scatter is handed whole gradients, an all-gather one rank's shard.
-    By default stages 1 and 2 all-reduce gradients where the paper reduce-scatters them, stages 2
-    and 3 do so at every accumulation step, and stage 3 gathers parameters once per micro-batch
-    if all of them may stay live (``stage3_max_live_parameters``).
+    An all-reduce or reduce-scatter counts what is reduced, an all-gather what is gathered: whole
+    tensors, whatever the number of ranks (two or more). By default stages 1 and 2 all-reduce
+    gradients where the paper reduce-scatters them, and stages 2 and 3 reduce at every accumulation
+    step. From its second step on stage 3 gathers the parameters once per micro-batch; without
+    ``keep_live`` (``stage3_max_live_parameters`` and ``stage3_max_reuse_distance`` 0), twice.
     """
     _check_stage(stage)
-    _at_least(1, ranks=ranks, gradient_accumulation_steps=gradient_accumulation_steps)
+    _at_least(1, gradient_accumulation_steps=gradient_accumulation_steps)
     times = gradient_accumulation_steps if stage >= 2 else 1
-    reduced = "reduce_scatter" if stage == 3 else "all_reduce"
-    messages = {reduced: times * num_params}
-    if stage >= 1:
-        gathers = times if stage == 3 else 1
-        messages["all_gather"] = gathers * num_params / ranks
-    return messages
+    if stage == 3:
+        gathers = times if keep_live else 2 * times
+        return {"all_gather": gathers * num_params, "reduce_scatter": times * num_params}
+    reduced = {"all_reduce": times * num_params}
+    return reduced if stage == 0 else {**reduced, "all_gather": num_params}
 
 
 def message_traffic(messages: dict[str, float], ranks: int) -> float:
-    """Elements a rank sends for collectives with these message sizes, each done as a ring."""
-    sent = {"all_reduce": 2 * ring_share(ranks), "reduce_scatter": ring_share(ranks),
-            "all_gather": ranks - 1}  # an all-gather's message is a shard, sent on N − 1 times
-    return sum(sent[op] * elements for op, elements in messages.items())
+    """Elements a rank sends for collectives of these sizes, each done as a ring."""
+    sent = {"all_reduce": 2, "reduce_scatter": 1, "all_gather": 1}
+    return sum(sent[op] * elements for op, elements in messages.items()) * ring_share(ranks)
 
 
 # --- A plan -------------------------------------------------------------------------------------

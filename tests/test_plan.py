@@ -54,15 +54,18 @@ DEEPSPEED_BYTES = {("bf16", 1): (16, 16, 16, 16), ("bf16", 2): (16, 9, 9, 8),
                    ("fp32", 2): (16, 12, 12, 10), ("fp32", 4): (16, 8, 8, 5)}
 
 # Elements per parameter seen at DeepSpeed 0.19.8's collectives from the second step on:
-# (ranks, stage, accumulation) → what was handed to each collective.
+# (stage, accumulation, parameters kept live) → what went through each collective.
 DEEPSPEED_MESSAGES = {
-    (2, 0, 1): {"all_reduce": 1}, (4, 0, 4): {"all_reduce": 1},
-    (2, 1, 1): {"all_reduce": 1, "all_gather": 0.5},
-    (4, 1, 4): {"all_reduce": 1, "all_gather": 0.25},
-    (4, 2, 1): {"all_reduce": 1, "all_gather": 0.25},
-    (4, 2, 4): {"all_reduce": 4, "all_gather": 0.25},
-    (2, 3, 1): {"reduce_scatter": 1, "all_gather": 0.5},
-    (4, 3, 4): {"reduce_scatter": 4, "all_gather": 1},
+    (0, 1, True): {"all_reduce": 1},
+    (0, 4, True): {"all_reduce": 1},
+    (1, 1, True): {"all_reduce": 1, "all_gather": 1},
+    (1, 4, True): {"all_reduce": 1, "all_gather": 1},
+    (2, 1, True): {"all_reduce": 1, "all_gather": 1},
+    (2, 4, True): {"all_reduce": 4, "all_gather": 1},
+    (3, 1, True): {"reduce_scatter": 1, "all_gather": 1},
+    (3, 4, True): {"reduce_scatter": 4, "all_gather": 4},
+    (3, 1, False): {"reduce_scatter": 1, "all_gather": 2},
+    (3, 4, False): {"reduce_scatter": 4, "all_gather": 8},
 }
 
 
@@ -145,15 +148,19 @@ def check_traffic(p) -> None:
     assert [p.zero_traffic(100, stage) for stage in range(4)] == [200, 200, 200, 300]  # section 7
     assert close(p.ring_share(4), 3 / 4) and p.ring_share(1) == 0
     assert [p.ring_traffic(100, 4, stage) for stage in range(4)] == [150, 150, 150, 225]
-    for (ranks, stage, accumulation), expected in DEEPSPEED_MESSAGES.items():
-        got = p.deepspeed_messages(1000, ranks, stage, gradient_accumulation_steps=accumulation)
+    for (stage, accumulation, live), expected in DEEPSPEED_MESSAGES.items():
+        got = p.deepspeed_messages(1000, stage, gradient_accumulation_steps=accumulation,
+                                   keep_live=live)
         assert got == {op: 1000 * elements for op, elements in expected.items()}
-    assert p.deepspeed_messages(8, 2, 2) == {"all_reduce": 8, "all_gather": 4}
+    assert p.deepspeed_messages(8, 2) == {"all_reduce": 8, "all_gather": 8}
     # Bytes on the wire read from interface counters: 1.50Ψ for stage 0 and 2.25Ψ for stages 1
     # and 2 on 4 ranks, all-reduce as a ring.
     for stage, sent in [(0, 150), (1, 225), (2, 225)]:
-        assert close(p.message_traffic(p.deepspeed_messages(100, 4, stage), 4), sent)
-    assert close(p.message_traffic({"reduce_scatter": 100, "all_gather": 25}, 4), 75 + 75)
+        assert close(p.message_traffic(p.deepspeed_messages(100, stage), 4), sent)
+    # The paper's own messages: reduce-scatter, and the all-gathers of stages 2 and 3.
+    for stage in (2, 3):
+        messages = {"reduce_scatter": 100, "all_gather": 100 * (stage - 1)}
+        assert close(p.message_traffic(messages, 4), p.ring_traffic(100, 4, stage))
 
 
 def check_plan(p) -> None:
@@ -321,7 +328,7 @@ def test_stage_3_divides_and_stage_0_copies(num_params, n):
 @given(params, stages)
 def test_one_rank_sends_nothing(num_params, stage):
     assert plan.ring_traffic(num_params, 1, stage) == 0
-    assert plan.message_traffic(plan.deepspeed_messages(num_params, 1, stage), 1) == 0
+    assert plan.message_traffic(plan.deepspeed_messages(num_params, stage), 1) == 0
 
 
 @given(params, ranks, stages)
