@@ -12,19 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-
-@dataclass(frozen=True)
-class States:
-    """Bytes of model states on one rank, as the ZeRO paper counts them (arXiv 1910.02054, 3.1)."""
-
-    parameters: int
-    gradients: int
-    optimizer: int
-    """Optimizer states and, in mixed precision, the fp32 master weights."""
-
-    @property
-    def total(self) -> int:
-        return self.parameters + self.gradients + self.optimizer
+from labkit.plan import States
 
 
 def states(model: Any, optimizer: Any = None) -> States:
@@ -142,11 +130,6 @@ def collectives() -> Iterator[Traffic]:
     counter = _Collectives()
     with counter:
         yield counter.traffic
-
-
-def model_flops_utilization(flops: float, seconds: float, peak_flops: float) -> float:
-    """MFU: model FLOPs over the FLOPs this hardware could have done in that time (2204.02311, B)."""
-    return flops / (seconds * peak_flops)
 
 
 def matmul_peak(size: int = 1024, repeats: int = 5, dtype: torch.dtype = torch.float32,

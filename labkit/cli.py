@@ -1,0 +1,151 @@
+"""The command line: ``labkit doctor``, ``run``, ``plan``, ``claims``.
+
+Exit codes: 0 all is well, 1 a lab failed or a claim does not hold, 2 bad input, 130 interrupted.
+"""
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from labkit import env
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one sentence, as everything here does; takes no flag for another."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        raise env.UserError(f"{message}; see `{self.prog} --help`")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    top = _Parser("labkit", description="Tools of the course.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    p = commands.add_parser("doctor", help="say what this machine can do, with the cure for each gap")
+    p.add_argument("--compile", action="store_true", help="compile DeepSpeed's CPU Adam now, once")
+    p.set_defaults(do=_doctor)
+
+    p = commands.add_parser("run", help="run a lab under the real `deepspeed` launcher",
+                            description="Flags that are not listed here go to the lab's train.py.")
+    p.add_argument("lab", help="such as lab01")
+    p.add_argument("--ranks", default="auto", help="number of ranks; auto: one for each GPU, or 2")
+    p.add_argument("--config", type=Path, help="DeepSpeed JSON instead of the lab's own")
+    p.add_argument("--hostfile", type=Path, help="several machines: lines `host slots=N`")
+    p.add_argument("--node-rank", type=int, help="this machine's number, when started by hand on each")
+    p.add_argument("--master-addr", help="address of machine 0")
+    p.add_argument("--master-port", type=int, help="port at which the ranks meet (default: a free one)")
+    p.add_argument("--out", type=Path, help="new folder for the records (default: runs/LAB/TIME)")
+    p.add_argument("--timeout", type=float, default=300.0,
+                   help="end a run in which no rank has said anything for so many seconds")
+    p.add_argument("--lab-help", action="store_true", help="show the lab's own flags")
+    p.set_defaults(do=_run)
+
+    p = commands.add_parser("plan", help="bytes of model states and traffic per rank, by formula")
+    p.add_argument("--params", type=float, required=True, help="number of parameters, such as 7.5e9")
+    p.add_argument("--gpus", type=int, default=1, help="number of data-parallel ranks")
+    p.add_argument("--stage", type=int, default=0, help="ZeRO stage, 0 to 3")
+    p.add_argument("--gpu-memory", type=float, help="memory of one GPU in GB")
+    p.set_defaults(do=_plan)
+
+    p = commands.add_parser("claims", help="list every claim: predicted, measured, verdict")
+    p.add_argument("notebooks", nargs="*", type=Path, help="default: all chapters")
+    p.set_defaults(do=_claims)
+    return top
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    if args.compile:
+        env.compile_ops()
+    findings = env.doctor()
+    marks = {True: "ok", None: "note", False: "STOP"}
+    for finding in findings:
+        cure = f"; {finding.cure}" if finding.cure else ""
+        head = f"{marks[finding.ok]:5}{finding.topic:15}"
+        print(textwrap.fill(finding.says + cure, 96, initial_indent=head, subsequent_indent=" " * 20))
+    if any(finding.ok is False for finding in findings):
+        raise env.UserError("this machine cannot run the course yet: see the lines marked STOP")
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from labkit import launch
+
+    if args.lab_help:
+        print(launch.lab_help(args.lab))
+        return 0
+    result = launch.run(args.lab, ranks=args.ranks, args=args.rest, config=args.config,
+                        hostfile=args.hostfile, node_rank=args.node_rank, out=args.out,
+                        master_addr=args.master_addr, master_port=args.master_port,
+                        timeout=args.timeout)
+    losses = result.losses
+    if losses:
+        print(f"{result.info.lab}, {result.info.ranks} ranks on {result.info.device}: loss "
+              f"{losses[0]:.4f} → {losses[-1]:.4f} in {len(losses)} steps, "
+              f"{result.tokens_per_second:,.0f} tokens/s")
+    print(f"records: {result.folder}")
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from labkit import plan
+
+    try:
+        result = plan.plan(args.params, args.gpus, args.stage, gpu_memory_gb=args.gpu_memory)
+    except ValueError as error:
+        raise env.UserError(f"cannot plan this: {error}") from None
+    for what, value in result.rows():
+        print(f"{what:15}{value}")
+    return 0
+
+
+def _claims(args: argparse.Namespace) -> int:
+    from labkit.claims import read_notebook
+
+    broken = 0
+    for path in args.notebooks or sorted((env.ROOT / "chapters").glob("*.ipynb")):
+        try:
+            found = read_notebook(path)
+        except OSError as error:
+            raise env.UserError(f"cannot read the notebook {path}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise env.UserError(f"{path} is not a notebook: give the path of a chapter") from None
+        print(f"{path.name}: {len(found)} claims")
+        for claim in found:
+            broken += not claim.holds
+            print("  " + claim.text())
+    return 1 if broken else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Returns the exit code; every error is one clear message on stderr."""
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser().print_help()
+        return 2
+    try:
+        args, rest = parser().parse_known_args(arguments)
+        if rest and args.command != "run":
+            raise env.UserError(f"unknown argument {rest[0]!r}; see `labkit {args.command} --help`")
+        args.rest = rest
+        return args.do(args)
+    except env.UserError as error:
+        print(f"labkit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("labkit: interrupted; nothing is left running", file=sys.stderr)
+        return 130
+    except RuntimeError as error:
+        if type(error).__name__ != "LabFailed":  # importing launch just for this takes seconds
+            raise
+        print(f"labkit: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

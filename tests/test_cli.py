@@ -1,0 +1,139 @@
+"""The command line: bad input gets one sentence with the cure and exit code 2, before anything starts."""
+
+import json
+import os
+import shutil
+import socket
+from collections import namedtuple
+
+import pytest
+
+from labkit import env, launch
+from labkit.cli import main
+
+GOOD = json.loads((env.ROOT / "labs/lab01_first_run/ds_config.json").read_text())
+
+
+@pytest.fixture
+def nothing_starts(monkeypatch):
+    def refuse(self):
+        raise AssertionError("a process was about to be started")
+
+    monkeypatch.setattr(launch._Watch, "until_end", refuse)
+
+
+def config(tmp_path, **changes):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**GOOD, **changes}))
+    return str(path)
+
+
+def hostfile(tmp_path, text):
+    path = tmp_path / "hosts"
+    path.write_text(text)
+    return str(path)
+
+
+# (arguments from a temporary folder, what the one sentence must hold)
+BAD = {
+    "no command": (lambda t: ["frobnicate"], "invalid choice: 'frobnicate'"),
+    "unknown option": (lambda t: ["doctor", "--compil"], "unknown argument '--compil'"),
+    "no lab": (lambda t: ["run"], "required: lab"),
+    "unknown lab": (lambda t: ["run", "lab1"], "did you mean lab01?"),
+    "0 ranks": (lambda t: ["run", "lab01", "--ranks", "0"], "from 1 to 1024, not '0'"),
+    "negative ranks": (lambda t: ["run", "lab01", "--ranks", "-2"], "from 1 to 1024, not '-2'"),
+    "ranks in words": (lambda t: ["run", "lab01", "--ranks", "two"], "'auto' or a whole number"),
+    "batch not divisible": (lambda t: ["run", "lab01", "--ranks", "3"], "16 cannot be divided by 3 ranks"),
+    "missing config": (lambda t: ["run", "lab01", "--config", str(t / "no.json")], "no DeepSpeed configuration at"),
+    "config is a folder": (lambda t: ["run", "lab01", "--config", str(t)], "no DeepSpeed configuration at"),
+    "config is not JSON": (lambda t: ["run", "lab01", "--config", __file__], "is not JSON"),
+    "config is a list": (lambda t: ["run", "lab01", "--config", hostfile(t, "[1]")], "not a list"),
+    "misspelt key": (lambda t: ["run", "lab01", "--config", config(t, zero_optimisation={"stage": 2})],
+                     "did you mean 'zero_optimization'?"),
+    "misspelt inner key": (lambda t: ["run", "lab01", "--config", config(t, zero_optimization={"stages": 2})],
+                           "Did you mean 'stage'?"),
+    "misspelt optimizer key": (lambda t: ["run", "lab01", "--config", config(t, optimizer={"typ": "Adam"})],
+                               "optimizer has the key 'typ'"),
+    "no such stage": (lambda t: ["run", "lab01", "--config", config(t, zero_optimization={"stage": 4})], "stage"),
+    "removed feature": (lambda t: ["run", "lab01", "--config", config(t, elasticity={"enabled": True})],
+                        "removed"),
+    "no batch": (lambda t: ["run", "lab01", "--config", config(t, train_batch_size=None)], "gives no batch"),
+    "batch of 0": (lambda t: ["run", "lab01", "--config", config(t, train_batch_size=0)], "at least 1, not 0"),
+    "batch arithmetic": (lambda t: ["run", "lab01", "--ranks", "2", "--config", config(
+        t, train_micro_batch_size_per_gpu=2, gradient_accumulation_steps=2)], "× 2 ranks = 8"),
+    "clipping in words": (lambda t: ["run", "lab01", "--config", config(t, gradient_clipping="yes")],
+                          "gradient_clipping must be a number"),
+    "unknown lab flag": (lambda t: ["run", "lab01", "--step", "3"], "did you mean --steps?"),
+    "lab flag of a wrong type": (lambda t: ["run", "lab01", "--steps", "many"], "invalid int value: 'many'"),
+    "missing hostfile": (lambda t: ["run", "lab01", "--hostfile", str(t / "no")], "cannot read the hostfile"),
+    "bad hostfile": (lambda t: ["run", "lab01", "--hostfile", hostfile(t, "node1 slot=2")],
+                     "line 1: 'node1 slot=2' is not of the form"),
+    "host twice": (lambda t: ["run", "lab01", "--hostfile", hostfile(t, "a slots=1\na slots=1")], "named twice"),
+    "empty hostfile": (lambda t: ["run", "lab01", "--hostfile", hostfile(t, "# none\n")], "names no host"),
+    "no such node": (lambda t: ["run", "lab01", "--node-rank", "2", "--hostfile", hostfile(t, "a slots=1")],
+                     "hosts 0 to 0"),
+    "node without hostfile": (lambda t: ["run", "lab01", "--node-rank", "0"], "needs --hostfile"),
+    "port too low": (lambda t: ["run", "lab01", "--master-port", "80"], "between 1024 and 65535"),
+    "time-out of 0": (lambda t: ["run", "lab01", "--timeout", "0"], "more than 0 seconds"),
+    "folder in use": (lambda t: ["run", "lab01", "--out", os.path.dirname(__file__)], "not an empty folder"),
+    "folder under a file": (lambda t: ["run", "lab01", "--out", __file__ + "/run"], "cannot write to"),
+    "plan of nothing": (lambda t: ["plan", "--params", "0"], "cannot plan this"),
+    "plan in words": (lambda t: ["plan", "--params", "big"], "invalid float value: 'big'"),
+    "plan for 0 GPUs": (lambda t: ["plan", "--params", "1e9", "--gpus", "0"], "at least 1"),
+    "plan for stage 4": (lambda t: ["plan", "--params", "1e9", "--stage", "4"], "stage"),
+    "plan of NaN": (lambda t: ["plan", "--params", "nan"], "cannot plan this"),
+    "missing notebook": (lambda t: ["claims", str(t / "no.ipynb")], "cannot read the notebook"),
+    "no notebook": (lambda t: ["claims", __file__], "is not a notebook"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gets_one_sentence_and_exit_code_2(name, tmp_path, capsys, nothing_starts):
+    arguments, expected = BAD[name]
+    assert main(arguments(tmp_path)) == 2
+    printed = capsys.readouterr()
+    assert expected in printed.err
+    assert printed.err.startswith("labkit: ") and printed.err.count("\n") == 1, printed.err
+    assert "Traceback" not in printed.err
+
+
+def test_a_busy_port_is_refused(capsys, nothing_starts):
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["run", "lab01", "--master-port", str(port)]) == 2
+    assert f"port {port} is in use" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_refused(capsys, monkeypatch, nothing_starts, tmp_path):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1e9, 1e9, 1e6))
+    assert main(["run", "lab01", "--out", str(tmp_path / "run")]) == 2
+    assert "only 1 MB free" in capsys.readouterr().err
+
+
+def test_doctor_names_every_gap_with_its_cure(capsys, monkeypatch):
+    assert main(["doctor"]) == 0
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(env, "compiled_ops", lambda: {"cpu_adam": False})
+    assert main(["doctor"]) == 0  # a machine without compiler and npm can still run the course
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no C++ compiler: everything but CPU offload runs" in said and "install g++" in said
+    assert "install Node.js" in said
+
+
+def test_doctor_stops_where_the_course_cannot_run(capsys, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1e9, 1e9, 1e6))
+    assert main(["doctor"]) == 2
+    assert "STOP disk" in capsys.readouterr().out
+
+
+def test_plan_and_help(capsys):
+    assert main(["plan", "--params", "7.5e9", "--gpus", "64", "--stage", "3"]) == 0
+    assert "1.88 GB" in capsys.readouterr().out
+    assert main(["run", "lab01", "--lab-help"]) == 0
+    assert "--engine {deepspeed,torch}" in capsys.readouterr().out
+    assert main([]) == 2
+    assert "doctor" in capsys.readouterr().out
