@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import browser as headless
 import pytest
 from bs4 import BeautifulSoup
 
 from labkit.claims import read_notebook
-from tests import browser as headless
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
@@ -35,7 +35,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if ready := os.environ.get("LABKIT_SITE"):
         return Path(ready).resolve()
     out = tmp_path_factory.mktemp("site")
-    book = [sys.executable, "-m", "jupyter_book.cli.main", "build", str(ROOT)]
+    book = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT)]
     options = ["--path-output", str(out), "-W", "-n", "--keep-going"]
     built = subprocess.run([*book, *options], capture_output=True, text=True, timeout=240)
     assert built.returncode == 0, (built.stdout + built.stderr)[-3000:]
