@@ -56,7 +56,8 @@ def visit(tab, path: Path) -> None:
     tab.goto(path.resolve().as_uri(), wait_until="load")
     tab.evaluate("window.MathJax?.startup?.promise")
     tab.wait_for_function(
-        "() => [...document.querySelectorAll('pre.mermaid')].every(d => d.querySelector('svg'))",
+        """() => !window.mermaid || [...document.querySelectorAll("pre.mermaid")].every(
+                    diagram => diagram.querySelector("svg"))""",
         timeout=20_000,
     )
 

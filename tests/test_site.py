@@ -191,6 +191,9 @@ def chromium():
 DRAWN = """() => ({
     formulas: document.querySelectorAll(".math").length,
     set: document.querySelectorAll("mjx-container").length,
+    diagrams: document.querySelectorAll("pre.mermaid").length,
+    drawn: document.querySelectorAll("pre.mermaid svg").length,
+    as_text: [...document.querySelectorAll(".as-text")].map(note => note.textContent).join(),
     errors: document.querySelectorAll("mjx-merror, .error-icon").length,
     fonts: [...document.fonts].filter(
         font => font.family.startsWith("MJX") && font.status === "loaded").length,
@@ -208,8 +211,12 @@ def problems(chromium, path: Path) -> list[str]:
         headless.visit(tab, path)
         drawn = tab.evaluate(DRAWN)
     found = [what for what in found if not what.startswith(("file:", "data:"))]
-    if drawn["set"] < drawn["formulas"] or (drawn["formulas"] and not drawn["fonts"]):
+    if "Formulas" not in drawn["as_text"] and (
+        drawn["set"] < drawn["formulas"] or (drawn["formulas"] and not drawn["fonts"])
+    ):
         found.append(f"formulas not drawn, or not with the book's fonts: {drawn}")
+    if "Diagrams" not in drawn["as_text"] and drawn["drawn"] < drawn["diagrams"]:
+        found.append(f"diagrams not drawn: {drawn}")
     if drawn["errors"]:
         found.append(f"{drawn['errors']} formulas or diagrams have errors")
     return found

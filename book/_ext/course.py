@@ -143,9 +143,10 @@ def local_scripts(app: Sphinx, _page: str, _template: str, context: dict, doctre
 def notice(what: str, reason: str) -> str:
     """What a page says when it has to show its diagrams or formulas as source text."""
     return (
-        f'<div class="admonition note"><p class="admonition-title">{what} as text</p><p>{what} on '
-        f"this page are shown as their source. {html.escape(reason)} Nothing is loaded from a "
-        "network in its place: install npm and build the book again.</p></div>"
+        '<div class="admonition note as-text">'
+        f'<p class="admonition-title">{what} as text</p><p>{what} on this page are shown as their '
+        f"source. {html.escape(reason)} Nothing is loaded from a network in its place: install npm "
+        "and build the book again.</p></div>"
     )
 
 
