@@ -109,17 +109,17 @@ def hide_dead_buttons(app: Sphinx, config: Config) -> None:
         options.pop("launch_buttons", None)
 
 
-def fetch_vendor(app: Sphinx, _config: Config) -> None:
+def fetch_vendor(_app: Sphinx, config: Config) -> None:
     """Before the build: make the pages' scripts local, or remember why a page goes without one."""
-    app.missing_assets = {asset.name: vendor.fetch(asset) for asset in vendor.ASSETS}
-    for reason in filter(None, app.missing_assets.values()):
+    config.course_missing = {asset.name: vendor.fetch(asset) for asset in vendor.ASSETS}
+    for reason in filter(None, config.course_missing.values()):
         logger.info("%s Pages will say so.", reason)
 
 
 def without_network(app: Sphinx) -> None:
     """Silence what other extensions would load from a network."""
     unwanted = [mermaid.install_js, sphinx_thebe.init_thebe_core]
-    if app.missing_assets["mathjax"]:
+    if app.config.course_missing["mathjax"]:
         unwanted.append(mathjax.install_mathjax)
     for listeners in app.events.listeners.values():
         listeners[:] = [listener for listener in listeners if listener.handler not in unwanted]
@@ -131,13 +131,13 @@ def local_scripts(app: Sphinx, _page: str, _template: str, context: dict, doctre
         return
     diagrams = doctree.next_node(mermaid.mermaid) is not None
     formulas = any(isinstance(n, nodes.math | nodes.math_block) for n in doctree.findall())
-    if diagrams and not app.missing_assets["mermaid"]:
+    if diagrams and not app.config.course_missing["mermaid"]:
         app.add_js_file("vendor/mermaid/mermaid.min.js", priority=600)
         app.add_js_file("diagrams.js", priority=610)
     elif diagrams:
-        context["body"] = notice("Diagrams", app.missing_assets["mermaid"]) + context["body"]
-    if formulas and app.missing_assets["mathjax"]:
-        context["body"] = notice("Formulas", app.missing_assets["mathjax"]) + context["body"]
+        context["body"] = notice("Diagrams", app.config.course_missing["mermaid"]) + context["body"]
+    if formulas and app.config.course_missing["mathjax"]:
+        context["body"] = notice("Formulas", app.config.course_missing["mathjax"]) + context["body"]
 
 
 def notice(what: str, reason: str) -> str:
@@ -151,6 +151,8 @@ def notice(what: str, reason: str) -> str:
 
 
 def setup(app: Sphinx) -> dict:
+    # A configuration value, so that pages are written anew when what is missing changes.
+    app.add_config_value("course_missing", {}, "html")
     app.add_directive("claims", ClaimsDirective)
     app.add_directive("claims-ledger", LedgerDirective)
     app.connect("config-inited", hide_dead_buttons)

@@ -115,7 +115,8 @@ def download(source: Source, folder: Path) -> Path:
     archives = [*folder.glob("*.tgz"), *folder.glob("*.whl")]
     if done.returncode != 0 or len(archives) != 1:
         last = (done.stderr.strip() or done.stdout.strip() or "no archive came").splitlines()[-1]
-        raise Unavailable(f"{source.tool} could not fetch {source.spec}: {last}")
+        why = last.removeprefix("ERROR: ").removesuffix(".")
+        raise Unavailable(f"{source.tool} could not fetch {source.spec} ({why})")
     algorithm, expected = source.checksum.split("-", 1)
     digest = hashlib.new(algorithm, archives[0].read_bytes()).digest()
     if base64.b64encode(digest).decode() != expected:
