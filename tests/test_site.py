@@ -84,7 +84,7 @@ def test_every_image_has_a_text_alternative(pages):
     bare = [
         (path.name, img.get("src"))
         for path, page in pages.items()
-        for img in page.find_all("img")
+        for img in page.select("article.bd-article img")
         if len((img.get("alt") or "").strip()) < 20
     ]
     assert not bare
@@ -283,8 +283,6 @@ def test_the_keyboard_reaches_the_text_and_the_doors(chromium, site):
         for _ in range(40):
             tab.keyboard.press("Tab")
             reached.add(tab.evaluate("document.activeElement.getAttribute('href') || ''"))
-        doors = tab.evaluate(
-            "[...document.querySelectorAll('.sd-card a')].map(a => a.getAttribute('href'))"
-        )
+        doors = tab.evaluate("[...document.querySelectorAll('.sd-card a')].map(a => a.getAttribute('href'))")
         assert len(doors) == 3
         assert set(doors) <= reached
