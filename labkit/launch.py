@@ -10,7 +10,6 @@ import difflib
 import importlib.util
 import os
 import re
-import shlex
 import shutil
 import signal
 import socket
@@ -19,13 +18,13 @@ import sys
 import time
 from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 
 import psutil
 
-from labkit import configs, env
+from labkit import configs, env, processes
 from labkit.progress import Progress
 from labkit.records import PARENT, Record, Run, RunInfo, read_run
 
@@ -222,6 +221,7 @@ class _Watch:
             self.environ.pop("CUDA_VISIBLE_DEVICES", None)
         self.offsets: dict[int, int] = {}
         self.last: dict[int, Record] = {}
+        self.steps: dict[int, int] = {}
         self.started: dict[int, Record] = {}
         self.errors: list[Record] = []
         self.suspects: set[int] = set()
@@ -271,12 +271,14 @@ class _Watch:
                 self.last[rank] = record
                 if record.event == "start":
                     self.started[rank] = record
+                elif record.event == "step":
+                    self.steps[rank] = record.values["step"]
                 elif record.event == "error":
                     self.errors.append(record)
         for rank, start in self.started.items():
             local = start.values["host"] == socket.gethostname()
             over = self.last[rank].event in ("end", "error") or rank in self.vanished
-            if local and not over and not _alive(start.values["pid"]):
+            if local and not over and not processes.is_alive(start.values["pid"]):
                 # It may have written its end just after we looked: believe it at the second look.
                 (self.vanished.append if rank in self.suspects else self.suspects.add)(rank)
         return news
@@ -288,24 +290,26 @@ class _Watch:
             bar.update(done, total, f"loss {record.values.get('loss', float('nan')):.3f}")
 
     @contextmanager
-    def _nothing_left(self):  # noqa: ANN202 - a generator of nothing
+    def _nothing_left(self):
         """Whatever happens inside, no process of this run is alive afterwards."""
         try:
             yield
         finally:
-            family = {self.process.pid: psutil.Process(self.process.pid)} if _alive(self.process.pid) else {}
-            for parent in list(family.values()):
-                family |= {child.pid: child for child in parent.children(recursive=True)}
+            left = processes.family(self.process.pid)
             for start in self.started.values():
-                pid = start.values["pid"]
-                if start.values["host"] == socket.gethostname() and _alive(pid, str(self.run_dir)):
-                    family[pid] = psutil.Process(pid)
-            if self.process.poll() is None:
-                _signal(family.values(), signal.SIGTERM)
-                psutil.wait_procs(list(family.values()), timeout=2)
-            _signal(family.values(), signal.SIGKILL)
-            psutil.wait_procs(list(family.values()), timeout=5)
+                if self._is_ours(start):
+                    left += processes.family(start.values["pid"])
+            processes.end(left, ask_first=2.0)
             self.process.wait()
+
+    def _is_ours(self, start: Record) -> bool:
+        """True if the rank that wrote ``start`` runs on this host (and its number is not re-used)."""
+        pid = start.values["pid"]
+        if start.values["host"] != socket.gethostname() or not processes.is_alive(pid):
+            return False
+        with suppress(psutil.Error):
+            return str(self.run_dir) in psutil.Process(pid).cmdline()
+        return False
 
     def _why(self) -> str:
         """The cause, not its echoes: a rank that was killed, else the first rank that raised."""
@@ -331,33 +335,16 @@ class _Watch:
                 f"the end of {self.run_dir / 'log.txt'}:\n{tail}")
 
     def _last_seen(self) -> str:
-        steps = [f"rank {rank} at step {record.values['step']}" for rank, record in sorted(self.last.items())
-                 if record.event == "step"]
+        steps = [f"rank {rank} at step {step}" for rank, step in sorted(self.steps.items())]
         return f"Last seen: {', '.join(steps)}." if steps else "No rank had made a step."
 
     def _kept(self) -> str:
         return f"Records up to then: {self.run_dir}"
 
 
-def _written_at(started: dict[int, Record]):  # noqa: ANN202 - a sort key
+def _written_at(started: dict[int, Record]):
     """When a record was written, on one clock for all ranks of a host: process start + seconds."""
     def at(record: Record) -> float:
         return started[record.rank].values.get("time", 0.0) + record.seconds
     return at
 
-
-def _alive(pid: int, mark: str = "") -> bool:
-    """True if the process runs (a zombie does not) and its command line holds ``mark``."""
-    try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and mark in shlex.join(process.cmdline())
-    except psutil.Error:
-        return False
-
-
-def _signal(processes, number: int) -> None:  # noqa: ANN001 - an iterable of psutil.Process
-    for process in processes:
-        try:
-            process.send_signal(number)
-        except psutil.Error:
-            pass

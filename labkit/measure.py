@@ -114,7 +114,7 @@ class _Collectives(TorchDispatchMode):
         super().__init__()
         self.traffic = Traffic()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.namespace == "c10d":
             op = _NAMES.get(func._opname)
             if op is not None:

@@ -37,7 +37,7 @@ import zmq
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
 
-from labkit import env
+from labkit import env, processes
 
 START_SECONDS = 90.0
 _pool: "Pool | None" = None
@@ -127,21 +127,11 @@ class _Rank:
 
     def end(self) -> None:
         """End the rank and whatever it has started. Returns when they are gone."""
-        family = [self.process]
-        try:
-            family += self.process.children(recursive=True)
-        except psutil.Error:
-            pass
-        for process in family:
-            try:
-                process.kill()
-            except psutil.Error:
-                pass
+        processes.end(processes.family(self.process.pid))
         self.client.stop_channels()
         self.manager.provisioner.process.wait()
         self.manager.cleanup_connection_file()
         self.manager.context.destroy(linger=0)
-        psutil.wait_procs(family, timeout=5)
 
 
 def _read_stack(stack: str) -> str:

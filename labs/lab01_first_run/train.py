@@ -8,6 +8,7 @@ The global batch is the same whatever the number of ranks, so the losses are the
 
 import argparse
 import json
+from pathlib import Path
 
 import deepspeed
 import torch
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = parser().parse_args()
-    config = json.load(open(args.config))
+    config = json.loads(Path(args.config).read_text())
     adamw = config["optimizer"]["params"]
     if args.lr is not None:
         adamw["lr"] = args.lr

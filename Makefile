@@ -1,0 +1,52 @@
+# Two commands: `make book` renders the course, `make test` proves it. Each sets up what it needs.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/ready
+PROOF  := $(VENV)/proof
+BOOK   := _build/html/index.html
+CODE   := $(wildcard labkit/*.py) $(wildcard labs/lab01_first_run/*)
+NBVAL  := --nbval --nbval-current-env --nbval-cell-timeout 300 \
+          --nbval-sanitize-with tests/nbval_sanitize.cfg
+
+.PHONY: book test lab notebooks bench clean env
+
+book: $(PROOF)
+	@$(BIN)/labkit doctor
+	@$(BIN)/python book/_ext/vendor.py
+	@$(BIN)/jupyter-book build . -W -n --keep-going --quiet
+	@echo
+	@echo "The book:        file://$(CURDIR)/$(BOOK)"
+	@echo "In JupyterLab:   make lab"
+
+test: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/python book/_ext/vendor.py
+	@$(BIN)/pytest tests -q -n 2 --dist loadfile
+	@$(BIN)/pytest $(NBVAL) chapters -q
+
+lab: $(READY)
+	@$(BIN)/jupyter lab chapters/01_overview.ipynb
+
+notebooks: $(READY)
+	@$(BIN)/python tests/notebooks.py chapters/*.ipynb
+
+bench: $(READY)
+	@$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) _build runs book/_static/vendor .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+env: $(READY)
+
+# The environment: packages in one resolve, then what DeepSpeed compiles, once.
+$(READY): pyproject.toml constraints.txt labkit/install.py
+	@$(PYTHON) labkit/install.py $(VENV)
+	@$(BIN)/labkit doctor --compile
+	@touch $@
+
+# Lab 1 on two ranks: proof that DeepSpeed runs here. Again only when its code has changed.
+$(PROOF): $(READY) $(CODE)
+	@$(BIN)/labkit run lab01 --ranks 2
+	@touch $@

@@ -1,0 +1,36 @@
+"""Ends processes for good, children and all."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+import psutil
+
+
+def is_alive(pid: int) -> bool:
+    """True if the process runs; a zombie does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """The process and everything it has started; empty if it is gone."""
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    return []
+
+
+def end(processes: Iterable[psutil.Process], *, ask_first: float = 0.0) -> None:
+    """Ask to end (SIGTERM), wait ``ask_first`` seconds, then kill. Returns when they are gone."""
+    processes = list(processes)
+    if ask_first:
+        for process in processes:
+            with suppress(psutil.Error):
+                process.terminate()
+        _, processes = psutil.wait_procs(processes, timeout=ask_first)
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=5)
