@@ -17,7 +17,10 @@ TAG = re.compile(
     r"|hide-(input|cell)|remove-(input|output|cell)"
 )
 SHOWS = {"print", "show", "display", "claim", "check"}
-MACHINE_PATH = re.compile(r"(/home/|/root/|/work/|/Users/|/tmp/|site-packages)")
+MACHINE_PATH = re.compile(
+    r"/home/|/root/|/Users/|/tmp/|site-packages"
+    r"|(?<![\w.:/])/(?:[\w.-]+/)+(?:chapters|labs|labkit|book|runs)/"  # the course, somewhere
+)
 LARGEST_FILE = 500_000
 SHARE_OF_IGNORED_CELLS = 1 / 4
 
