@@ -112,6 +112,12 @@ def _check_batch(config: dict[str, Any], ranks: int, where: str) -> None:
                         f"{accumulation} × {ranks} ranks = {micro * accumulation * ranks}")
 
 
+def global_batch(config: dict[str, Any], ranks: int) -> int:
+    """Sequences per optimizer step over all ranks, whichever of BATCH_KEYS the configuration gives."""
+    batch, micro, accumulation = (config.get(key) for key in BATCH_KEYS)
+    return batch or micro * (accumulation or 1) * ranks
+
+
 def _check_sections(config: dict[str, Any], where: str) -> None:
     """Let DeepSpeed's own models read every section (ZeRO, bf16, …)."""
     from deepspeed.runtime.config import DeepSpeedConfig

@@ -210,7 +210,7 @@ class _Watch:
     """The launcher's process, and what its ranks have written so far."""
 
     def __init__(self, info: RunInfo, run_dir: Path, local: int, on_gpus: bool, timeout: float) -> None:
-        self.info, self.run_dir, self.timeout = info, run_dir, timeout
+        self.info, self.run_dir, self.local, self.timeout = info, run_dir, local, timeout
         self.environ = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONWARNINGS="ignore")
         self.environ[PARENT] = f"{socket.gethostname()}:{os.getpid()}"
         self.environ.setdefault("OMP_NUM_THREADS", str(max(1, env.cores() // local)))
@@ -223,6 +223,7 @@ class _Watch:
         self.last: dict[int, Record] = {}
         self.steps: dict[int, int] = {}
         self.started: dict[int, Record] = {}
+        self.ranks: dict[int, psutil.Process] = {}
         self.errors: list[Record] = []
         self.suspects: set[int] = set()
         self.vanished: list[int] = []
@@ -236,10 +237,13 @@ class _Watch:
                 start_new_session=True)
         label = f"{self.info.lab} on {self.info.ranks} rank{'s' if self.info.ranks > 1 else ''}"
         with self._nothing_left(), Progress(label) as bar:
-            heard, failed_at = time.monotonic(), None
+            heard, looked, failed_at = time.monotonic(), 0.0, None
             while self.process.poll() is None:
                 time.sleep(0.1)
                 now = time.monotonic()
+                if len(self.ranks) < self.local and now - looked > 0.5:
+                    looked = now
+                    self.ranks = {rank: process for rank, process in self._members() if rank is not None}
                 if self._read():
                     heard = now
                     self._show(bar)
@@ -275,10 +279,9 @@ class _Watch:
                     self.steps[rank] = record.values["step"]
                 elif record.event == "error":
                     self.errors.append(record)
-        for rank, start in self.started.items():
-            local = start.values["host"] == socket.gethostname()
-            over = self.last[rank].event in ("end", "error") or rank in self.vanished
-            if local and not over and not processes.is_alive(start.values["pid"]):
+        for rank, process in self.ranks.items():
+            over = rank in self.vanished or (rank in self.last and self.last[rank].event in ("end", "error"))
+            if not over and not processes.is_alive(process.pid):
                 # It may have written its end just after we looked: believe it at the second look.
                 (self.vanished.append if rank in self.suspects else self.suspects.add)(rank)
         return news
@@ -295,21 +298,20 @@ class _Watch:
         try:
             yield
         finally:
-            left = processes.family(self.process.pid)
-            for start in self.started.values():
-                if self._is_ours(start):
-                    left += processes.family(start.values["pid"])
+            left = [member for _, process in self._members() for member in processes.family(process.pid)]
             processes.end(left, ask_first=2.0)
             self.process.wait()
 
-    def _is_ours(self, start: Record) -> bool:
-        """True if the rank that wrote ``start`` runs on this host (and its number is not re-used)."""
-        pid = start.values["pid"]
-        if start.values["host"] != socket.gethostname() or not processes.is_alive(pid):
-            return False
-        with suppress(psutil.Error):
-            return str(self.run_dir) in psutil.Process(pid).cmdline()
-        return False
+    def _members(self) -> list[tuple[int | None, psutil.Process]]:
+        """This run's processes on this host: (rank, process), rank None for the launcher's own."""
+        members = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                line = process.cmdline()
+                if "--run_dir" in line and str(self.run_dir) in line:
+                    launcher = any(word.startswith("deepspeed.launcher") for word in line)
+                    members.append((None if launcher else int(process.environ()["RANK"]), process))
+        return members
 
     def _why(self) -> str:
         """The cause, not its echoes: a rank that was killed, else the first rank that raised."""
@@ -322,7 +324,7 @@ class _Watch:
             code = re.search(r"return code = -(\d+)", log)
             how = f"by {signal.Signals(int(code[1])).name}" if code else "from outside"
             more = " (often the system, out of memory)" if code and code[1] == "9" else ""
-            return (f"rank {rank} (process {self.started[rank].values['pid']}) was killed {how}{more}; "
+            return (f"rank {rank} (process {self.ranks[rank].pid}) was killed {how}{more}; "
                     f"the others were ended. {self._last_seen()} {self._kept()}")
         if first_error:
             values = first_error.values

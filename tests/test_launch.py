@@ -84,13 +84,28 @@ def test_a_rank_killed_with_sigkill_ends_the_run_and_is_named(tmp_path, rank):
     assert not run.finished and len(run.losses) >= 5
 
 
+def test_a_rank_killed_before_its_first_record_is_named_too(tmp_path):
+    process, out = start(tmp_path)
+    end, rank = time.monotonic() + 60, None
+    while rank is None and time.monotonic() < end:
+        time.sleep(0.05)
+        rank = next((p for p in processes_of(out) if "--run_dir" in p.cmdline()
+                     and "deepspeed.launcher" not in " ".join(p.cmdline())
+                     and p.environ().get("RANK") == "1"), None)
+    time.sleep(1.0)  # it is importing torch now
+    rank.kill()
+    _, message = process.communicate(timeout=30)
+    assert process.returncode == 1 and "rank 1 (process" in message and "SIGKILL" in message
+    assert processes_of(out) == []
+
+
 def test_a_rank_that_raises_is_shown_with_its_own_traceback(tmp_path, monkeypatch, no_process_left):
     lab = tmp_path / "labs" / "lab98_raises"
     lab.mkdir(parents=True)
     source = (LAB / "train.py").read_text().replace(
-        "            last = step == args.steps - 1",
-        "            last = step == args.steps - 1\n"
-        "            if step == 3 and rank == 1:\n                raise RuntimeError('planted on one rank')")
+        "        last = step == args.steps - 1\n",
+        "        last = step == args.steps - 1\n"
+        "        if step == 3 and rank == 1:\n            raise RuntimeError('planted on one rank')\n")
     (lab / "train.py").write_text(source)
     (lab / "ds_config.json").write_text((LAB / "ds_config.json").read_text())
     monkeypatch.setattr(launch, "labs", lambda: {"lab98": lab})

@@ -13,7 +13,7 @@ from pathlib import Path
 import deepspeed
 import torch
 
-from labkit import data, env, measure
+from labkit import configs, data, env, measure
 from labkit.models import GPT, GPTConfig
 from labkit.records import Recorder
 
@@ -35,6 +35,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = parser().parse_args()
+    with Recorder(args.run_dir, total_steps=args.steps) as record:
+        train(args, record)
+
+
+def train(args: argparse.Namespace, record: Recorder) -> None:
     config = json.loads(Path(args.config).read_text())
     adamw = config["optimizer"]["params"]
     if args.lr is not None:
@@ -47,8 +52,8 @@ def main() -> None:
     torch.manual_seed(args.seed)  # every rank builds the same model
     model = GPT(GPTConfig(context=args.context, num_layers=args.layers, hidden_size=args.hidden,
                           num_heads=args.hidden // 32)).to(device)
-    train, _ = data.load("python-reference").split()
-    batches = data.batches(data.encode(train.text), config["train_batch_size"], args.context,
+    corpus, _ = data.load("python-reference").split()
+    batches = data.batches(data.encode(corpus.text), configs.global_batch(config, world_size), args.context,
                            args.steps, seed=args.seed, rank=rank, world_size=world_size)
 
     if args.engine == "deepspeed":
@@ -58,30 +63,29 @@ def main() -> None:
         adamw = {key: value for key, value in adamw.items() if key != "torch_adam"}
         optimizer = torch.optim.AdamW(model.parameters(), **adamw)
 
-    with Recorder(args.run_dir, total_steps=args.steps) as record:
-        for step, (inputs, targets) in enumerate(batches):
-            inputs, targets = inputs.to(device), targets.to(device)
-            last = step == args.steps - 1
-            if args.engine == "torch":
-                loss = model(inputs, targets)
-                optimizer.zero_grad()
-                loss.backward()
-                if last:
-                    record.metric("states", **vars(measure.states(model, optimizer)))
-                optimizer.step()
-            else:
-                loss = 0.0
-                with measure.collectives() as traffic:
-                    for x, y in zip(inputs.chunk(accumulation), targets.chunk(accumulation), strict=True):
-                        micro_loss = engine(x, y)
-                        engine.backward(micro_loss)
-                        loss += micro_loss.detach() / accumulation
-                        if last:
-                            record.metric("states", **vars(measure.states(engine)))
-                        engine.step()
-                if last:
-                    record.metric("traffic", **vars(traffic))
-            record.step(step, loss=loss.item(), tokens=inputs.numel())
+    for step, (inputs, targets) in enumerate(batches):
+        inputs, targets = inputs.to(device), targets.to(device)
+        last = step == args.steps - 1
+        if args.engine == "torch":
+            loss = model(inputs, targets)
+            optimizer.zero_grad()
+            loss.backward()
+            if last:
+                record.metric("states", **vars(measure.states(model, optimizer)))
+            optimizer.step()
+        else:
+            loss = 0.0
+            with measure.collectives() as traffic:
+                for x, y in zip(inputs.chunk(accumulation), targets.chunk(accumulation), strict=True):
+                    micro_loss = engine(x, y)
+                    engine.backward(micro_loss)
+                    loss += micro_loss.detach() / accumulation
+                    if last:
+                        record.metric("states", **vars(measure.states(engine)))
+                    engine.step()
+            if last:
+                record.metric("traffic", **vars(traffic))
+        record.step(step, loss=loss.item(), tokens=inputs.numel())
 
 
 if __name__ == "__main__":
