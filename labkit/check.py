@@ -13,6 +13,7 @@ from typing import Any
 
 TIME_LIMIT = 20  # seconds for all cases of one exercise
 _KINDS = {"list": "a list", "tuple": "a list", "dict": "a dictionary", "str": "text",
+          "Counter": "a dictionary", "defaultdict": "a dictionary",
           "ndarray": "a numpy array", "Tensor": "a torch tensor", "Parameter": "a torch tensor",
           "generator": "a generator (make it a list)", "function": "a function (not called?)"}
 
