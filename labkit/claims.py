@@ -5,7 +5,6 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -186,19 +185,3 @@ def read_notebook(path: str | PathLike) -> list[Claim]:
     cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
     stored = [output.get("metadata", {}) for cell in cells for output in cell.get("outputs", [])]
     return [Claim.model_validate(m[METADATA_KEY]) for m in stored if METADATA_KEY in m]
-
-
-def ledger(paths: Iterable[str | PathLike]) -> str:
-    """All claims of the notebooks as one Markdown table; raises ValueError if two share an id."""
-    heads = ["claim", "statement", "predicted", "measured", "difference", "verdict", "source"]
-    rows, home = [heads, ["---"] * len(heads)], {}
-    for path in map(Path, paths):
-        for c in read_notebook(path):
-            if c.id in home:
-                raise ValueError(f"claim {c.id} stands in {home[c.id].name} and in {path.name}")
-            home[c.id] = path
-            measured = f"{c.measured} (varies)" if c.noisy else c.measured
-            difference = f"{c.difference} ({c.tolerance})" if c.tolerance else c.difference
-            rows.append([f"`{c.id}`", c.statement, c.predicted, measured, difference,
-                         "holds" if c.holds else "FAILS", c.source])
-    return "".join("| " + " | ".join(x.replace("|", r"\|") for x in row) + " |\n" for row in rows)

@@ -245,5 +245,5 @@ def _compiler() -> Finding:
 def _node() -> Finding:
     if shutil.which("npm"):
         return Finding("npm", True, "brings MathJax and mermaid into the offline book")
-    return Finding("npm", None, "missing: the book builds, but diagrams need a network to be drawn",
-                   "install Node.js for a book that reads fully offline")
+    return Finding("npm", None, "missing: the book builds, with diagrams as text",
+                   "install Node.js for drawn diagrams")

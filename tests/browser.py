@@ -25,7 +25,7 @@ def why_not() -> str:
     try:
         import playwright  # noqa: F401
     except ImportError:
-        return "playwright is not installed: pip install -e '.[site]' -c constraints.txt"
+        return "playwright is not installed: run `make env`"
     return "" if executable() else "no Chromium found: install chromium, or set CHROMIUM to it"
 
 

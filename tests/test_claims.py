@@ -9,7 +9,7 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from labkit.claims import Claim, ClaimFailed, claim, ledger, read_notebook
+from labkit.claims import Claim, ClaimFailed, claim, read_notebook
 
 
 def shown(capsys, *args, **kwargs) -> str:
@@ -139,15 +139,3 @@ def test_a_notebook_stores_its_claims(notebook):
     assert output.data["text/plain"] == claims[0].text()
     assert output.data["text/html"] == claims[0].to_html()
 
-
-def test_the_ledger_is_a_table(notebook):
-    lines = ledger([notebook]).splitlines()
-    assert len(lines) == 4
-    assert r"a \| b" in lines[2]
-    assert "3 s (varies)" in lines[3] and "§1" in lines[3]
-    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
-
-
-def test_the_ledger_refuses_one_id_twice(notebook):
-    with pytest.raises(ValueError, match="ch00-one stands in"):
-        ledger([notebook, notebook])

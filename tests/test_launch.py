@@ -184,3 +184,10 @@ def test_the_lab_also_runs_by_hand(tmp_path):
     done = subprocess.run(command, cwd=LAB, env=environ, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(read_rank(tmp_path / "rank1.jsonl")) == 6  # start, 2 metrics, 2 steps, end
+
+
+def test_the_lab_runs_without_a_compiler(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "empty"))
+    run = launch.run("lab01", ranks=2, args=["--steps", "2"], out=tmp_path / "run")
+    assert run.finished and env.compiler() is None
