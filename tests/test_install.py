@@ -52,7 +52,7 @@ def test_no_right_to_write(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("pip_says, cure", [
-    ("WARNING: Retrying … NewConnectionError('Failed to establish a new connection')", "connect to the network"),
+    ("WARNING: Retrying … NewConnectionError('no new connection')", "connect to the network"),
     ("ERROR: Could not install packages: [Errno 28] No space left on device", "the disk is full"),
     ("ERROR: No matching distribution found for torch==2.13.0", "not to be had for this machine"),
     ("ERROR: something nobody has seen before", "its last lines are above"),
