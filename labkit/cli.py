@@ -86,7 +86,8 @@ def _run(args: argparse.Namespace) -> int:
                         timeout=args.timeout)
     losses = result.losses
     if losses:
-        print(f"{result.info.lab}, {result.info.ranks} ranks on {result.info.device}: loss "
+        here = "" if len(result.ranks) == result.info.ranks else f" ({len(result.ranks)} recorded here)"
+        print(f"{result.info.lab}, {result.info.ranks} ranks{here} on {result.info.device}: loss "
               f"{losses[0]:.4f} → {losses[-1]:.4f} in {len(losses)} steps, "
               f"{result.tokens_per_second:,.0f} tokens/s")
     print(f"records: {result.folder}")

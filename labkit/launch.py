@@ -287,9 +287,10 @@ class _Watch:
         return news
 
     def _show(self, bar: Progress) -> None:
-        record = self.last.get(0)
-        if record and record.event == "step":
-            done, total = record.values["step"] + 1, self.started[0].values["total_steps"]
+        first = min(self.last)
+        record = self.last[first]
+        if record.event == "step":
+            done, total = record.values["step"] + 1, self.started[first].values["total_steps"]
             bar.update(done, total, f"loss {record.values.get('loss', float('nan')):.3f}")
 
     @contextmanager

@@ -154,8 +154,9 @@ class Run:
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens of all ranks over the time between the first and the last step."""
-        steps = [r for r in self.ranks.get(0, []) if r.event == "step"]
+        """Tokens of all ranks recorded here over the time between the first and the last step."""
+        first = min(self.ranks, default=0)
+        steps = [r for r in self.ranks.get(first, []) if r.event == "step"]
         if len(steps) < 2:
             return float("nan")
         tokens = sum(sum(self.series("tokens", rank)[1:]) for rank in self.ranks)
