@@ -1,9 +1,9 @@
 """Every exercise's check: silent about the stub, content with the solution, clear about mistakes."""
 
 import contextlib
-import importlib
 import io
 import re
+import runpy
 from functools import cache
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def verdict(path: Path, id: str, answer: str) -> str:
 
 
 def wrong_answers(path: Path) -> dict[str, list[tuple[str, str]]]:
-    return importlib.import_module(f"tests.wrong_answers.ch{path.name[:2]}").WRONG
+    return runpy.run_path(str(ROOT / f"tests/wrong_answers/ch{path.name[:2]}.py"))["WRONG"]
 
 
 ALL = [(path, id) for path in CHAPTERS for id in exercises(path)]
