@@ -33,6 +33,7 @@ env.init_distributed()
 tensor = torch.ones(1)
 torch.distributed.all_reduce(tensor)
 assert tensor.item() == torch.distributed.get_world_size()
+torch.distributed.destroy_process_group()
 """
 
 

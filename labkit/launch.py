@@ -333,6 +333,10 @@ class _Watch:
                 return f"rank {first_error.rank}: {values['message']}. {self._kept()}"
             return (f"rank {first_error.rank} raised {values['kind']}: {values['message']}\n"
                     f"{values['traceback']}{self._last_seen()} {self._kept()}")
+        if self.last and all(record.event == "end" for record in self.last.values()):
+            return (f"every rank reached its end, then the launcher ended with code "
+                    f"{self.process.returncode}: a rank broke while leaving the group; the script must end "
+                    f"with torch.distributed.destroy_process_group(). {self._kept()}")
         tail = "\n".join(log.strip().splitlines()[-25:])
         return (f"the launcher ended with code {self.process.returncode} before any rank began; "
                 f"the end of {self.run_dir / 'log.txt'}:\n{tail}")

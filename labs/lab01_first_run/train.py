@@ -37,6 +37,7 @@ def main() -> None:
     args = parser().parse_args()
     with Recorder(args.run_dir, total_steps=args.steps) as record:
         train(args, record)
+    torch.distributed.destroy_process_group()  # leave the group before the process ends
 
 
 def train(args: argparse.Namespace, record: Recorder) -> None:
