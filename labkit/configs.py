@@ -13,7 +13,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from labkit.env import UserError, accelerators
+from labkit.env import UserError
 
 BATCH_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 SECTION_KEYS = ("type", "params", "legacy_fusion")
@@ -76,8 +76,11 @@ def check(config: dict[str, Any], ranks: int, *, where: str = "the DeepSpeed con
             hint = f"did you mean {near[0]!r}?" if near else "remove it"
             raise UserError(f"{where} has the key {key!r}, which DeepSpeed would ignore: {hint}")
     _check_batch(config, ranks, where)
-    if isinstance(config.get("fp16"), dict) and config["fp16"].get("enabled") and not accelerators():
-        raise UserError(f"{where} asks for fp16, which DeepSpeed refuses on a CPU: use bf16 or fp32")
+    if isinstance(config.get("fp16"), dict) and config["fp16"].get("enabled"):
+        from deepspeed.accelerator import get_accelerator
+
+        if not get_accelerator().is_fp16_supported():
+            raise UserError(f"{where} asks for fp16, which this device cannot compute in: use bf16 or fp32")
     for section in ("optimizer", "scheduler"):
         for key in config.get(section) or {}:
             if key not in SECTION_KEYS:

@@ -49,6 +49,8 @@ def train(args: argparse.Namespace, record: Recorder) -> None:
     env.init_distributed()
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     device = env.device()
+    if args.engine == "torch" and world_size > 1:
+        raise env.UserError("the plain loop knows one rank only: take --ranks 1 or --engine deepspeed")
 
     torch.manual_seed(args.seed)  # every rank builds the same model
     model = GPT(GPTConfig(context=args.context, num_layers=args.layers, hidden_size=args.hidden,
