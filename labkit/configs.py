@@ -56,8 +56,8 @@ def load(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"no DeepSpeed configuration at {path}: check --config") from None
+    except OSError as error:
+        raise UserError(f"no DeepSpeed configuration at {path} ({error.strerror}): check --config") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(config, dict):
@@ -82,7 +82,10 @@ def check(config: dict[str, Any], ranks: int, *, where: str = "the DeepSpeed con
         if not get_accelerator().is_fp16_supported():
             raise UserError(f"{where} asks for fp16, which this device cannot compute in: use bf16 or fp32")
     for section in ("optimizer", "scheduler"):
-        for key in config.get(section) or {}:
+        values = config.get(section) or {}
+        if not isinstance(values, dict):
+            raise UserError(f"{where}: {section} must be an object {{…}}, not {values!r}")
+        for key in values:
             if key not in SECTION_KEYS:
                 raise UserError(f"{where}: {section} has the key {key!r}, which DeepSpeed would "
                                 f"ignore: it reads {', '.join(SECTION_KEYS)}")

@@ -2,12 +2,14 @@
 
 import os
 import platform
+import random
 import shutil
 import socket
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import metadata
@@ -16,7 +18,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 """The course's root folder: chapters/, labs/, book/ lie here."""
 
-NEEDS_DISK_GB = 4.0
 NEEDS_MEMORY_GB = 4.0
 NEEDS_SHM_MB = 64
 COMPILED_OPS = {"cpu_adam": "CPUAdamBuilder"}
@@ -29,7 +30,7 @@ class UserError(ValueError):
 
 def has_gpu() -> bool:
     """True if an NVIDIA or AMD GPU driver is loaded. Cheap: does not import torch."""
-    return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd")
+    return any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")))
 
 
 def quiet() -> None:
@@ -49,22 +50,29 @@ def quiet() -> None:
         os.environ["PATH"] = os.pathsep.join([bin_dir, *paths])
 
 
-def device() -> str:
-    """The torch device of this rank: ``cuda:LOCAL_RANK`` when there is a GPU, else ``cpu``."""
+def use_gpu() -> bool:
+    """True if this process computes on a GPU: there is one, and DS_ACCELERATOR does not say cpu."""
     import torch
 
-    if torch.cuda.is_available():
+    return os.environ.get("DS_ACCELERATOR") != "cpu" and torch.cuda.is_available()
+
+
+def device() -> str:
+    """The torch device of this rank: ``cuda:LOCAL_RANK`` when it uses a GPU, else ``cpu``."""
+    import torch
+
+    if use_gpu():
         return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
     return "cpu"
 
 
 def accelerators() -> int:
     """Number of GPUs torch can use; 0 on a CPU machine."""
-    if not has_gpu():
+    if not has_gpu() or not use_gpu():
         return 0
     import torch
 
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return torch.cuda.device_count()
 
 
 def init_distributed(timeout_seconds: float = 60.0) -> None:
@@ -78,7 +86,9 @@ def init_distributed(timeout_seconds: float = 60.0) -> None:
     import torch
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    backend = "nccl" if use_gpu() else "gloo"
+    # Without this NCCL's collectives return at once, and a peer's absence aborts the process later.
+    os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
     if backend == "gloo":
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     else:
@@ -89,14 +99,16 @@ def init_distributed(timeout_seconds: float = 60.0) -> None:
 
 
 def free_port() -> int:
-    """A TCP port on this machine that nothing listens on right now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A TCP port that nothing listens on, below those that the system gives to outgoing connections."""
+    while True:
+        port = random.SystemRandom().randrange(20000, 32000)
+        with socket.socket() as s, suppress(OSError):
+            s.bind(("", port))
+            return port
 
 
 def memory_gb() -> tuple[float, float]:
-    """(total, available) memory in GB (1e9 bytes), as a container's limit allows."""
+    """(total, available) memory of this machine in GB (1e9 bytes)."""
     import psutil
 
     memory = psutil.virtual_memory()
@@ -135,7 +147,10 @@ def compile_ops(say: Callable[[str], None] = print) -> None:
         # A build that was killed leaves a lock that would hang this one for ever.
         for lock in Path(os.environ["TORCH_EXTENSIONS_DIR"]).glob(f"**/{op}/lock"):
             lock.unlink()
-        getattr(builders, COMPILED_OPS[op])().load(verbose=False)
+        try:
+            getattr(builders, COMPILED_OPS[op])().load(verbose=False)
+        except Exception as error:  # the compiler's own trouble; the course runs without
+            say(f"{op} could not be compiled ({str(error).splitlines()[0]}): only offload labs need it")
 
 
 @dataclass(frozen=True)

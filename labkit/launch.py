@@ -8,6 +8,7 @@ and a ``ds_config.json``. What a reader types in a terminal is what is started h
 import datetime
 import difflib
 import importlib.util
+import math
 import os
 import re
 import shutil
@@ -69,8 +70,8 @@ def read_hostfile(path: str | Path) -> dict[str, int]:
     """Hosts and their slots from lines ``host slots=N``. Raises UserError with the line that is wrong."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise env.UserError(f"cannot read the hostfile {path}: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise env.UserError(f"cannot read the hostfile {path}: {getattr(error, 'strerror', error)}") from None
     hosts: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         line = line.split("#")[0].strip()
@@ -102,16 +103,21 @@ def run(lab: str, *, ranks: int | str = "auto", args: Sequence[str] = (),
     folder = find_lab(lab)
     hosts = read_hostfile(hostfile) if hostfile else None
     total = sum(hosts.values()) if hosts else num_ranks(ranks)
-    if timeout <= 0:
-        raise env.UserError(f"--timeout must be more than 0 seconds, not {timeout:g}")
+    if not 0 < timeout < math.inf:
+        raise env.UserError(f"--timeout must be a number of more than 0 seconds, not {timeout:g}")
     if hosts and node_rank is not None and not 0 <= node_rank < len(hosts):
         raise env.UserError(f"--node-rank {node_rank}: the hostfile has hosts 0 to {len(hosts) - 1}")
     if not hosts and node_rank is not None:
         raise env.UserError("--node-rank needs --hostfile: it counts the hosts named there")
+    if node_rank is not None and len(hosts) > 1 and None in (master_addr, master_port):
+        raise env.UserError("--node-rank needs --master-addr and --master-port, the same on every host")
+    if hosts and len(hosts) > 1 and node_rank is None and not shutil.which("pdsh"):
+        raise env.UserError("several hosts need pdsh (Debian: apt install pdsh) and ssh; or start by hand on "
+                            "each, with --node-rank, --master-addr and --master-port")
     config = Path(config or folder / "ds_config.json").resolve()
     configs.check(configs.load(config), total, where=config.name)
     _check_flags(folder, list(args))
-    port = _port(master_port)
+    port = _port(master_port) if not node_rank else master_port  # only host 0 listens there
     run_dir = _new_folder(out, folder.name, total)
 
     on_gpus = env.accelerators() >= (max(hosts.values()) if hosts else total)
@@ -121,8 +127,11 @@ def run(lab: str, *, ranks: int | str = "auto", args: Sequence[str] = (),
         command += ["--master_addr", master_addr] if master_addr else []
         command += ["--no_ssh", "--node_rank", str(node_rank)] if node_rank is not None else []
     else:
-        # DeepSpeed counts NUMA nodes as devices on a CPU, so the number is always given.
-        command += ["--num_accelerators", str(total)]
+        # DeepSpeed counts NUMA nodes as devices on a CPU, so the number is given; and with a number
+        # it forgets which GPUs the reader chose, so these are named.
+        chosen = os.environ.get("CUDA_VISIBLE_DEVICES") if on_gpus else None
+        command += (["--include", "localhost:" + ",".join(chosen.split(",")[:total])] if chosen
+                    else ["--num_accelerators", str(total)])
     command += [str(folder / "train.py"), "--run_dir", str(run_dir), "--config", str(config), *args]
     info = RunInfo(lab=folder.name, command=command, ranks=total, device=_device(on_gpus),
                    started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -188,7 +197,9 @@ def _new_folder(out: str | Path | None, lab: str, ranks: int) -> Path:
         raise env.UserError(f"--out {path} is already there and not an empty folder: give a new one")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / "log.txt").touch()
+        probe = path / "probe"
+        probe.touch()
+        probe.unlink()
     except OSError as error:
         raise env.UserError(f"cannot write to {path}: {error.strerror}; give another --out") from None
     free = shutil.disk_usage(path).free / 1e6
@@ -243,7 +254,8 @@ class _Watch:
                 now = time.monotonic()
                 if len(self.ranks) < self.local and now - looked > 0.5:
                     looked = now
-                    self.ranks = {rank: process for rank, process in self._members() if rank is not None}
+                    found = {rank: process for rank, process in self._members() if rank is not None}
+                    self.ranks = found | self.ranks  # whoever came first is the rank, not its helpers
                 if self._read():
                     heard = now
                     self._show(bar)
@@ -256,7 +268,11 @@ class _Watch:
                                     f"ended. {self._last_seen()} {self._kept()}")
             self._read()
             self._read()
-        if self.process.returncode != 0 or self.errors or self.vanished:
+        ended = sum(record.event == "end" for record in self.last.values())
+        if self.process.returncode != 0 or self.errors or ended < max(1, min(self.local, len(self.last))):
+            first = min(self.errors, key=_written_at(self.started), default=None)
+            if first and first.values["kind"] in ("UserError", "DataError"):
+                raise env.UserError(f"rank {first.rank}: {first.values['message']}. {self._kept()}")
             raise LabFailed(self._why())
 
     def _read(self) -> bool:
@@ -301,6 +317,8 @@ class _Watch:
         finally:
             left = [member for _, process in self._members() for member in processes.family(process.pid)]
             processes.end(left, ask_first=2.0)
+            with suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
     def _members(self) -> list[tuple[int | None, psutil.Process]]:
@@ -311,7 +329,8 @@ class _Watch:
                 line = process.cmdline()
                 if "--run_dir" in line and str(self.run_dir) in line:
                     launcher = any(word.startswith("deepspeed.launcher") for word in line)
-                    members.append((None if launcher else int(process.environ()["RANK"]), process))
+                    rank = None if launcher else process.environ().get("RANK")
+                    members.append((None if rank is None else int(rank), process))
         return members
 
     def _why(self) -> str:
@@ -329,14 +348,15 @@ class _Watch:
                     f"the others were ended. {self._last_seen()} {self._kept()}")
         if first_error:
             values = first_error.values
-            if values["kind"] == "UserError":
-                return f"rank {first_error.rank}: {values['message']}. {self._kept()}"
             return (f"rank {first_error.rank} raised {values['kind']}: {values['message']}\n"
                     f"{values['traceback']}{self._last_seen()} {self._kept()}")
         if self.last and all(record.event == "end" for record in self.last.values()):
             return (f"every rank reached its end, then the launcher ended with code "
                     f"{self.process.returncode}: a rank broke while leaving the group; the script must end "
                     f"with torch.distributed.destroy_process_group(). {self._kept()}")
+        if self.last:
+            return (f"the launcher ended with code {self.process.returncode} before every rank had ended. "
+                    f"{self._last_seen()} {self._kept()}")
         tail = "\n".join(log.strip().splitlines()[-25:])
         return (f"the launcher ended with code {self.process.returncode} before any rank began; "
                 f"the end of {self.run_dir / 'log.txt'}:\n{tail}")

@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class _Rank:
         self.rank = rank
         self.log = folder / f"rank{rank}.log"
         self.manager = KernelManager(kernel_spec_manager=_SamePython())
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:
             self.manager.start_kernel(env=environ, stdout=log, stderr=log)
         self.process = psutil.Process(self.manager.provisioner.process.pid)
         self.client = self.manager.client()
@@ -128,6 +129,8 @@ class _Rank:
     def end(self) -> None:
         """End the rank and whatever it has started. Returns when they are gone."""
         processes.end(processes.family(self.process.pid))
+        with suppress(OSError):  # what a rank that is already dead had started
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.client.stop_channels()
         self.manager.provisioner.process.wait()
         self.manager.cleanup_connection_file()
@@ -138,7 +141,7 @@ def _read_stack(stack: str) -> str:
     """``all_reduce, line 3 of the cell`` from a faulthandler dump, or ``computing``."""
     for thread in re.split(r"\n\s*\n", stack):
         frames = re.findall(r'File "(.+?)", line (\d+) in (.+)', thread)
-        cell = [i for i, (path, *_) in enumerate(frames) if "ipykernel_" in path]
+        cell = [i for i, (path, *_) in enumerate(frames) if re.search(r"ipykernel_\d+", path)]
         if not cell:
             continue
         line = frames[cell[0]][1]
@@ -161,7 +164,11 @@ class Pool:
         self.folder = Path(tempfile.mkdtemp(prefix="labkit-ranks-"))
         self.ranks: list[_Rank] = []
         self._calls = 0
-        self._start_ranks()
+        try:
+            self._start_ranks()
+        except BaseException:
+            self.stop()
+            raise
 
     def __repr__(self) -> str:
         state = "ready" if self.alive else "stopped"
@@ -173,6 +180,13 @@ class Pool:
         return bool(self.ranks) and all(rank.exit_code is None for rank in self.ranks)
 
     def _start_ranks(self) -> None:
+        try:
+            self._try_to_start()
+        except BaseException:  # also when the reader presses stop: leave no half-started rank
+            self._end_ranks()
+            raise
+
+    def _try_to_start(self) -> None:
         port = str(env.free_port())
         on_cpu = env.accelerators() < self.num_ranks
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, env.cores() // self.num_ranks))
@@ -188,7 +202,6 @@ class Pool:
                 rank.client.wait_for_ready(timeout=START_SECONDS)
         except RuntimeError as error:
             log = self.ranks[0].log.read_text(errors="replace")[-2000:]
-            self._end_ranks()
             raise RankError(f"the ranks did not start within {START_SECONDS:g} s: {error}\n{log}") from None
         join = f"import labkit.ranks; labkit.ranks._join({self.timeout!r}, {str(self.folder)!r})"
         self._gather(range(self.num_ranks), join, START_SECONDS, stall=START_SECONDS)
@@ -274,8 +287,10 @@ class Pool:
                 if abs(cpu - computed) > 0.02 * (now - computed_at) + 0.05:
                     computed, computed_at = cpu, now
                 if running and now - computed_at > stall and not any(r.helpers() for r in running):
-                    self._give_up(f"no rank has computed anything for {stall:g} s: "
-                                  "they wait for each other")
+                    computed_at = now
+                    if any(rank.where().startswith("in ") for rank in running):  # not merely asleep
+                        self._give_up(f"no rank has computed anything for {stall:g} s: "
+                                      "they wait for what will not come")
                 if running and now - began > timeout:
                     self._give_up(f"the cell ran longer than its time-out of {timeout:g} s")
         except KeyboardInterrupt:
@@ -422,7 +437,8 @@ def stop() -> None:
 
 atexit.register(stop)
 
-_px_options = argparse.ArgumentParser(prog="%%px", exit_on_error=False, add_help=False)
+_px_options = argparse.ArgumentParser(prog="%%px", exit_on_error=False, add_help=False,
+                                      allow_abbrev=False)
 _px_options.add_argument("--ranks", help="only these, such as 0 or 0,2")
 _px_options.add_argument("--timeout", type=float, help="seconds this cell may take")
 

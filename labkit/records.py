@@ -15,9 +15,9 @@ import traceback
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 from pydantic import BaseModel, Field, ValidationError
 
+from labkit import processes
 from labkit.env import UserError
 
 PARENT = "LABKIT_PARENT"
@@ -63,7 +63,7 @@ class Recorder:
             path = Path(run_dir) / f"rank{self.rank}.jsonl"
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = path.open("a", encoding="utf-8")
+                self._file = path.open("ab", buffering=0)  # a line goes out whole, at once
             except OSError as error:
                 raise UserError(f"cannot write records to {path}: {error.strerror}") from None
         _end_with_parent()
@@ -99,8 +99,7 @@ class Recorder:
         record = Record(event=event, rank=self.rank, seconds=time.perf_counter() - self.began,
                         values=values)
         try:
-            self._file.write(record.model_dump_json() + "\n")
-            self._file.flush()
+            self._file.write(f"{record.model_dump_json()}\n".encode())
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise UserError(f"disk full while writing {self._file.name}: free some space; "
@@ -115,7 +114,7 @@ def _end_with_parent() -> None:
         return
 
     def watch() -> None:
-        while psutil.pid_exists(int(pid)):
+        while processes.is_alive(int(pid)):
             time.sleep(1.0)
         os._exit(1)
 

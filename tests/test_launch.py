@@ -118,6 +118,24 @@ def test_a_rank_that_raises_is_shown_with_its_own_traceback(tmp_path, monkeypatc
     assert processes_of(tmp_path / "run") == []
 
 
+def test_bad_input_found_on_a_rank_is_the_readers_error(tmp_path, no_process_left):
+    with pytest.raises(env.UserError, match="rank 0: hidden_size 100"):
+        launch.run("lab01", ranks=1, args=["--hidden", "100"], out=tmp_path / "run")
+    with pytest.raises(env.UserError, match="the plain loop knows one rank only"):
+        launch.run("lab01", ranks=2, args=["--engine", "torch"], out=tmp_path / "run2")
+
+
+def test_a_launcher_that_dies_is_no_success(tmp_path):
+    process, out = start(tmp_path, "--steps", "100000")
+    wait_for_step(out, 0)
+    for member in processes_of(out):
+        if "deepspeed.launcher.launch" in " ".join(member.cmdline()):
+            member.kill()
+    _, message = process.communicate(timeout=30)
+    assert process.returncode == 1 and "Last seen: rank 0 at step" in message
+    assert processes_of(out) == []
+
+
 def test_a_script_that_cannot_start_shows_the_log(tmp_path, monkeypatch, no_process_left):
     lab = tmp_path / "labs" / "lab97_broken"
     lab.mkdir(parents=True)

@@ -18,18 +18,24 @@ from labkit.models import GPT, GPTConfig
 from labkit.records import Recorder
 
 
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("train.py", description=__doc__, allow_abbrev=False,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--run_dir", help="folder for the records; without it nothing is written")
     p.add_argument("--config", default="ds_config.json", help="DeepSpeed JSON (default: %(default)s)")
     p.add_argument("--engine", choices=["deepspeed", "torch"], default="deepspeed")
-    p.add_argument("--steps", type=int, default=60, help="optimizer steps (default: %(default)s)")
+    p.add_argument("--steps", type=positive, default=60, help="optimizer steps (default: %(default)s)")
     p.add_argument("--lr", type=float, help="learning rate, instead of the configuration's")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--context", type=int, default=64, help="bytes of context (default: %(default)s)")
-    p.add_argument("--layers", type=int, default=2)
-    p.add_argument("--hidden", type=int, default=128, help="hidden size, a multiple of 32")
+    p.add_argument("--context", type=positive, default=64, help="bytes of context (default: %(default)s)")
+    p.add_argument("--layers", type=positive, default=2)
+    p.add_argument("--hidden", type=positive, default=128, help="hidden size, a multiple of 32")
     return p
 
 
@@ -42,7 +48,9 @@ def main() -> None:
 
 def train(args: argparse.Namespace, record: Recorder) -> None:
     config = json.loads(Path(args.config).read_text())
-    adamw = config["optimizer"]["params"]
+    adamw = config.get("optimizer", {}).get("params")
+    if adamw is None:
+        raise env.UserError(f"{args.config} names no optimizer with params: the lab needs its AdamW")
     if args.lr is not None:
         adamw["lr"] = args.lr
 
