@@ -147,3 +147,30 @@ def matmul_peak(size: int = 1024, repeats: int = 5, dtype: torch.dtype = torch.f
             torch.cuda.synchronize()
         rates.append(2 * size**3 / (time.perf_counter() - began))
     return statistics.median(rates[1:])  # the first one warms up
+
+
+@dataclass
+class Saved:
+    """Bytes that autograd keeps for the backward pass; grows while the forward pass runs."""
+
+    bytes: int = 0
+
+
+@contextmanager
+def activations(module: torch.nn.Module) -> Iterator[Saved]:
+    """Count what the forward pass saves: ``with activations(model) as saved: loss = model(x)``.
+
+    Each storage counts once; parameters and buffers of ``module`` do not count. Inputs do.
+    """
+    saved, seen = Saved(), set()
+    for tensor in [*module.parameters(), *module.buffers()]:
+        seen.add(tensor.untyped_storage().data_ptr())
+    kept = []  # alive until the end: a freed address must not come back as another tensor's
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.bytes += _bytes([tensor], seen)
+        kept.append(tensor.detach())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield saved
