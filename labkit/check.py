@@ -23,6 +23,10 @@ class _Raised:
     error: BaseException
 
 
+class AnswerFailed(RuntimeError):
+    """Raised for the answer, not by it: the message goes on where "`answer(1, 2)`" ends."""
+
+
 class _TooLong(BaseException):
     """Not an Exception, so that an ``except Exception`` in the answer does not swallow it."""
 
@@ -68,17 +72,21 @@ def _problem(answer: Callable, cases: Sequence, mistakes: dict, invariants: dict
             for args, _ in cases:
                 result, left_args = _call(answer, args)
                 results.append(result)
+                if isinstance(result, _Raised):
+                    break
                 if changed is None and _differs(left_args, args, 0, 0):
                     changed = args
     except _TooLong:
         args = cases[min(len(results), len(cases) - 1)][0]
         return (f"not yet. {_spell(name, args)} did not finish within {TIME_LIMIT} s: "
                 "does its loop ever end?")
-    for (args, _), result in zip(cases, results, strict=True):
+    for (args, _), result in zip(cases, results, strict=False):
         if isinstance(result, _Raised):
-            if isinstance(result.error, NotImplementedError) and _is_stub(result.error, answer):
+            if isinstance(result.error, NotImplementedError) and is_stub(result.error, answer):
                 return "not attempted yet. Replace the `raise NotImplementedError` by your code."
-            return f"not yet. {_spell(name, args)} raises {_where(result.error, answer)}."
+            if isinstance(result.error, AnswerFailed):
+                return f"not yet. {_spell(name, args)} {result.error}."
+            return f"not yet. {_spell(name, args)} raises {tell_error(result.error, answer)}."
     wrong = [i for i, (_, expected) in enumerate(cases)
              if expected is not ... and _differs(results[i], expected, rtol, atol)]
     if wrong:
@@ -211,14 +219,15 @@ def _spell(name: str, args: tuple) -> str:
     return f"`{name}({', '.join(map(_brief, args))})`"
 
 
-def _is_stub(error: BaseException, answer: Callable) -> bool:
+def is_stub(error: BaseException, answer: Callable) -> bool:
     """True if the reader's own cell raised this, not a library that it calls."""
     home = getattr(answer, "__code__", None)
     raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
     return home is None or raised_in == home.co_filename
 
 
-def _where(error: BaseException, answer: Callable) -> str:
+def tell_error(error: BaseException, answer: Callable) -> str:
+    """``ValueError: planted, in line 3 of your cell: `…```, the line being the answer's own."""
     said = f"{type(error).__name__}: {error}".removesuffix(": ").rstrip(".")
     home = getattr(answer, "__code__", None)
     own = [frame for frame in traceback.extract_tb(error.__traceback__)

@@ -47,11 +47,28 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--lab-help", action="store_true", help="show the lab's own flags")
     p.set_defaults(do=_run)
 
-    p = commands.add_parser("plan", help="bytes of model states and traffic per rank, by formula")
-    p.add_argument("--params", type=float, required=True, help="number of parameters, such as 7.5e9")
-    p.add_argument("--gpus", type=int, default=1, help="number of data-parallel ranks")
-    p.add_argument("--stage", type=int, default=0, help="ZeRO stage, 0 to 3")
-    p.add_argument("--gpu-memory", type=float, help="memory of one GPU in GB")
+    p = commands.add_parser(
+        "plan", help="memory, traffic and step time of a run, by formula",
+        description="With --params: bytes of model states and traffic under ZeRO. With a shape: the "
+        "quickest layouts that fit the cluster; whatever of the layout is given stays fixed.")
+    p.add_argument("--params", type=float, help="number of parameters, such as 7.5e9")
+    p.add_argument("--gpus", type=int, default=1, help="number of GPUs (default 1)")
+    p.add_argument("--gpu-memory", type=float, help="memory of one GPU in GB, instead of the cluster's")
+    p.add_argument("--stage", type=int, help="ZeRO stage, 0 to 3 (with --params, default 0)")
+    shape = p.add_argument_group("shape of a GPT, instead of --params")
+    for flag, words in (("layers", "number of layers"), ("hidden", "hidden size"),
+                        ("heads", "attention heads"), ("vocab", "tokens in the vocabulary"),
+                        ("context", "tokens in a sample")):
+        shape.add_argument(f"--{flag}", type=int, help=words)
+    shape.add_argument("--batch", type=int, help="samples in one optimizer step")
+    shape.add_argument("--cluster", help="a100 (80 GB, default), h100 or h200: "
+                       "nodes of 8 with NVLink, InfiniBand between them")
+    layout = p.add_argument_group("layout, searched where not given")
+    for flag, words in (("tp", "tensor-parallel ranks"), ("pp", "pipeline stages"),
+                        ("dp", "data-parallel ranks"), ("micro", "samples in a micro-batch"),
+                        ("interleave", "pieces of the model on each pipeline rank")):
+        layout.add_argument(f"--{flag}", type=int, help=words)
+    layout.add_argument("--recompute", help="activations: none, selective or full")
     p.set_defaults(do=_plan)
 
     p = commands.add_parser("claims", help="list every claim: predicted, measured, verdict")
@@ -84,8 +101,10 @@ def _run(args: argparse.Namespace) -> int:
                         hostfile=args.hostfile, node_rank=args.node_rank, out=args.out,
                         master_addr=args.master_addr, master_port=args.master_port,
                         timeout=args.timeout)
-    losses = result.losses
-    if losses:
+    losses, report = result.losses, launch.report(result)
+    if report:
+        print(report)
+    elif losses:
         here = "" if len(result.ranks) == result.info.ranks else f" ({len(result.ranks)} recorded here)"
         print(f"{result.info.lab}, {result.info.ranks} ranks{here} on {result.info.device}: loss "
               f"{losses[0]:.4f} → {losses[-1]:.4f} in {len(losses)} steps, "
@@ -97,13 +116,46 @@ def _run(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace) -> int:
     from labkit import plan
 
+    shape = ("layers", "hidden", "heads", "vocab", "context", "batch")
+    layout = ("tp", "pp", "dp", "micro", "interleave", "recompute")
+    given = [name for name in (*shape, *layout, "cluster") if getattr(args, name) is not None]
+    if args.params is not None and given:
+        raise env.UserError(f"--params is planned without --{given[0]}: give one or the other")
+    missing = [f"--{name}" for name in shape if getattr(args, name) is None]
+    if args.params is None and missing:
+        raise env.UserError(f"give --params, or a whole shape and batch: missing {', '.join(missing)}")
     try:
-        result = plan.plan(args.params, args.gpus, args.stage, gpu_memory_gb=args.gpu_memory)
+        if args.params is None:
+            _plan_shape(args, [name for name in given if name in layout])
+        else:
+            made = plan.plan(args.params, args.gpus, args.stage or 0, gpu_memory_gb=args.gpu_memory)
+            for what, value in made.rows():
+                print(f"{what:15}{value}")
     except ValueError as error:
         raise env.UserError(f"cannot plan this: {error}") from None
-    for what, value in result.rows():
-        print(f"{what:15}{value}")
     return 0
+
+
+def _plan_shape(args: argparse.Namespace, fixed: list[str]) -> None:
+    from dataclasses import replace
+
+    from labkit import planner
+
+    name = args.cluster or "a100"
+    if name not in planner.PRESETS:
+        raise env.UserError(f"no cluster {name!r}: choose from {', '.join(planner.PRESETS)}")
+    shape = planner.Shape(args.layers, args.hidden, args.heads, args.vocab, args.context)
+    cluster = replace(planner.PRESETS[name], gpus=args.gpus)
+    if args.gpu_memory is not None:
+        if not args.gpu_memory > 0:
+            raise env.UserError(f"--gpu-memory is {args.gpu_memory}: give a number of GB above 0")
+        cluster = replace(cluster, memory=args.gpu_memory * planner.GB)
+    fixed = [*fixed, "stage"] if args.stage is not None else fixed
+    found = planner.search(shape, cluster, args.batch, **{flag: getattr(args, flag) for flag in fixed})
+    print(f"{shape.num_params / planner.GB:,.3g} B parameters on {args.gpus:,} × {name}, "
+          f"batch {args.batch:,}, every rate at {cluster.efficiency:.0%} of its nameplate")
+    print(planner.table(found))
+    print(planner.verdict(found[0]))
 
 
 def _claims(args: argparse.Namespace) -> int:

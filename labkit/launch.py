@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 
@@ -144,10 +145,7 @@ def run(lab: str, *, ranks: int | str = "auto", args: Sequence[str] = (),
 
 def _check_flags(folder: Path, args: list[str]) -> Namespace:
     """Let the lab's own parser read its flags before four processes trip over them."""
-    spec = importlib.util.spec_from_file_location(folder.name, folder / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    parser: ArgumentParser = module.parser()
+    parser: ArgumentParser = _script(folder).parser()
 
     def refuse(message: str) -> None:
         flags = [flag for action in parser._actions for flag in action.option_strings]
@@ -166,11 +164,21 @@ def _check_flags(folder: Path, args: list[str]) -> Namespace:
 
 def lab_help(lab: str) -> str:
     """The help text of a lab's own flags."""
-    folder = find_lab(lab)
+    return _script(find_lab(lab)).parser().format_help()
+
+
+def report(run: Run) -> str | None:
+    """What the lab has to say about a run, if its train.py holds a function ``report(run)``."""
+    say = getattr(_script(find_lab(run.info.lab)), "report", None)
+    return say and say(run)
+
+
+def _script(folder: Path) -> ModuleType:
+    """A lab's train.py, imported."""
     spec = importlib.util.spec_from_file_location(folder.name, folder / "train.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.parser().format_help()
+    return module
 
 
 def _port(port: int | None) -> int:

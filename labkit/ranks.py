@@ -18,6 +18,9 @@ when the notebook's kernel ends.
 import argparse
 import atexit
 import faulthandler
+import functools
+import inspect
+import linecache
 import os
 import pickle
 import re
@@ -39,13 +42,24 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
 
 from labkit import env, processes
+from labkit.check import AnswerFailed, is_stub, tell_error
 
 START_SECONDS = 90.0
-_pool: "Pool | None" = None
+_pool: "Pool | None" = None  # the one that %%px talks to
+_pools: "dict[int, Pool]" = {}  # by number of ranks
 
 
 class RankError(RuntimeError):
-    """Something went wrong on a rank. The message holds the rank's own traceback."""
+    """Something went wrong on a rank. The message holds the rank's own traceback.
+
+    ``raised``: what ranks raised, ``{1: ("ValueError", "planted")}``. ``waiting``: where others
+    were, ``{0: "in recv, line 4 of the cell"}``.
+    """
+
+    def __init__(self, message: str, raised: dict[int, tuple[str, str]] | None = None,
+                 waiting: dict[int, str] | None = None) -> None:
+        super().__init__(message)
+        self.raised, self.waiting = raised or {}, waiting or {}
 
     def _render_traceback_(self) -> list[str]:
         return str(self).splitlines()
@@ -115,16 +129,21 @@ class _Rank:
         except psutil.Error:
             return False
 
-    def where(self) -> str:
-        """What the rank is doing right now, from its own Python stack."""
+    def where(self, home: str = "") -> str:
+        """What the rank is doing right now, from its own Python stack (``home``: see _read_stack)."""
         start = self.log.stat().st_size
         try:
             self.process.send_signal(signal.SIGUSR1)
         except psutil.Error:
             return "gone"
-        time.sleep(0.3)
-        stack = self.log.read_bytes()[start:].decode(errors="replace")
-        return _read_stack(stack)
+        stack, end = b"", time.monotonic() + 2.0
+        while time.monotonic() < end:  # on a busy machine the answer may take its time
+            time.sleep(0.15)
+            before, stack = stack, self.log.read_bytes()[start:]
+            if stack and stack == before:
+                break
+        stack = stack.decode(errors="replace")
+        return _read_stack(stack, home)
 
     def end(self) -> None:
         """End the rank and whatever it has started. Returns when they are gone."""
@@ -137,17 +156,23 @@ class _Rank:
         self.manager.context.destroy(linger=0)
 
 
-def _read_stack(stack: str) -> str:
-    """``all_reduce, line 3 of the cell`` from a faulthandler dump, or ``computing``."""
+def _read_stack(stack: str, home: str = "") -> str:
+    """``in all_reduce, line 3 of the cell`` from a faulthandler dump, or what else it shows.
+
+    A cell is a file that Jupyter made, or ``home``.
+    """
     for thread in re.split(r"\n\s*\n", stack):
         frames = re.findall(r'File "(.+?)", line (\d+) in (.+)', thread)
-        cell = [i for i, (path, *_) in enumerate(frames) if re.search(r"ipykernel_\d+", path)]
+        if any(name == _expect_nothing_left.__name__ for *_, name in frames):
+            return "at the end of your function"
+        cell = [i for i, (path, *_) in enumerate(frames) if path == home or re.search(r"ipykernel_\d+", path)]
         if not cell:
             continue
         line = frames[cell[0]][1]
         calls = [name for path, _, name in frames[: cell[0]]
-                 if "distributed" in path or "deepspeed" in path]
+                 if "distributed" in path or "deepspeed" in path or name == _wait.__name__]
         what = next((name for name in reversed(calls) if name not in ("wrapper", "log_wrapper")), "")
+        what = "wait" if what == _wait.__name__ else what
         return f"in {what}, line {line} of the cell" if what else f"at line {line} of the cell"
     return "busy outside the cell's own code"
 
@@ -164,6 +189,7 @@ class Pool:
         self.folder = Path(tempfile.mkdtemp(prefix="labkit-ranks-"))
         self.ranks: list[_Rank] = []
         self._calls = 0
+        self._home = ""
         try:
             self._start_ranks()
         except BaseException:
@@ -224,7 +250,7 @@ class Pool:
         return self
 
     def execute(self, code: str, *, ranks: Sequence[int] | None = None,
-                timeout: float | None = None) -> None:
+                timeout: float | None = None, stall: float | None = None) -> None:
         """Run ``code`` on every rank (or those in ``ranks``) and show what each one printed.
 
         Raises RankError with the failing rank's traceback, or with what each rank was waiting for.
@@ -238,21 +264,23 @@ class Pool:
         if bad:
             raise env.UserError(f"no rank {bad[0]}: this pool has ranks 0 to {self.num_ranks - 1}")
         try:
-            self._gather(targets, code, timeout or self.timeout, self.stall)
+            self._gather(targets, code, timeout or self.timeout, stall or self.stall)
         finally:
             _show(self.ranks)
 
-    def run(self, function: Callable, *args: Any, timeout: float | None = None) -> list[Any]:
+    def run(self, function: Callable, *args: Any, timeout: float | None = None,
+            stall: float | None = None) -> list[Any]:
         """Call ``function(*args)`` on every rank; return the results in rank order.
 
         The function may be defined in the notebook. Arguments and results travel pickled.
         """
+        self._home = _file(function)
         self._calls += 1
         call = self.folder / f"call{self._calls}"
         if not self.alive:
             self.restart()
         call.write_bytes(cloudpickle.dumps((function, args)))
-        self.execute(f"labkit.ranks._call({str(call)!r})", timeout=timeout)
+        self.execute(f"labkit.ranks._call({str(call)!r})", timeout=timeout, stall=stall)
         results = [Path(f"{call}.{rank}") for rank in range(self.num_ranks)]
         values = [pickle.loads(path.read_bytes()) for path in results]
         for path in [call, *results]:
@@ -281,14 +309,15 @@ class Pool:
                     self._give_up("a rank died")
                 if any(rank.error for rank in self.ranks):
                     failed_at = failed_at or now
-                if running and failed_at and now - failed_at > self.grace:
-                    self._give_up(f"a rank failed and others still waited {self.grace:g} s later")
+                grace = min(self.grace, stall)
+                if running and failed_at and now - failed_at > grace:
+                    self._give_up(f"a rank failed and others still waited {grace:g} s later")
                 cpu = sum(rank.cpu_seconds() for rank in running)
                 if abs(cpu - computed) > 0.02 * (now - computed_at) + 0.05:
                     computed, computed_at = cpu, now
                 if running and now - computed_at > stall and not any(r.helpers() for r in running):
                     computed_at = now
-                    if any(rank.where().startswith("in ") for rank in running):  # not merely asleep
+                    if any(r.where(self._home).startswith("in ") for r in running):  # not asleep
                         self._give_up(f"no rank has computed anything for {stall:g} s: "
                                       "they wait for what will not come")
                 if running and now - began > timeout:
@@ -297,7 +326,7 @@ class Pool:
             self._interrupt()
             raise
         if any(rank.error for rank in self.ranks):
-            raise RankError(_tell_errors(self.ranks))
+            raise RankError(_tell_errors(self.ranks), _raised(self.ranks))
 
     def _wait_for_peers(self, seconds: float) -> None:
         """Give the living ranks a moment to notice that one of them is gone."""
@@ -319,7 +348,7 @@ class Pool:
 
     def _give_up(self, why: str) -> None:
         """Say what each rank was doing, end them all, raise."""
-        lines = [why]
+        lines, waiting = [why], {}
         for rank in self.ranks:
             code = rank.exit_code
             if code is not None:
@@ -330,18 +359,30 @@ class Pool:
             elif rank.done:
                 lines.append(f"  rank {rank.rank} had finished the cell")
             else:
-                lines.append(f"  rank {rank.rank} was {rank.where()}")
+                waiting[rank.rank] = rank.where(self._home)
+                lines.append(f"  rank {rank.rank} was {waiting[rank.rank]}")
         died = any(rank.exit_code is not None for rank in self.ranks)
         errors = "" if died else _tell_errors(self.ranks)  # its peers' errors are only the echo
+        raised = _raised(self.ranks)
         _show(self.ranks)
         self._end_ranks()
         lines.append("All ranks have been ended; the next cell starts fresh ones. "
                      "Run again the cells that define what it needs.")
-        raise RankError("\n".join(lines + ([errors] if errors else [])))
+        raise RankError("\n".join(lines + ([errors] if errors else [])),
+                        raised, waiting)
+
+
+def _file(function: Callable) -> str:
+    """The file or cell that defines a function, below its wrappers."""
+    return getattr(getattr(inspect.unwrap(function), "__code__", None), "co_filename", "")
 
 
 def _headline(error: dict) -> str:
     return f"{error['ename']}: {error['evalue']}".splitlines()[0]
+
+
+def _raised(ranks: Iterable[_Rank]) -> dict[int, tuple[str, str]]:
+    return {rank.rank: (rank.error["ename"], rank.error["evalue"]) for rank in ranks if rank.error}
 
 
 def _tell_errors(ranks: Iterable[_Rank]) -> str:
@@ -397,6 +438,15 @@ def _join(timeout: float, folder: str) -> None:
     faulthandler.register(signal.SIGUSR1, file=log, all_threads=True)
     env.init_distributed(timeout)
 
+    from torch.distributed import Work
+
+    Work.wait, Work._labkit_wait = _wait, Work.wait
+
+
+def _wait(work: Any, *args: Any, **kwargs: Any) -> Any:
+    """``work.wait()``, as a Python function, so that a rank's stack shows that it waits there."""
+    return work._labkit_wait(*args, **kwargs)
+
 
 def _call(path: str) -> None:
     """Run a pickled ``(function, args)`` and leave the pickled result beside it."""
@@ -405,34 +455,138 @@ def _call(path: str) -> None:
     Path(f"{path}.{os.environ['RANK']}").write_bytes(cloudpickle.dumps(result))
 
 
+def _answer(function: Callable, source: list[str], columns: Sequence[Sequence]) -> Any:
+    """Call a reader's function with this rank's entries; tell an exception in one line."""
+    from torch import Tensor, distributed
+
+    rank, home = distributed.get_rank(), _file(function)
+    linecache.cache.setdefault(home, (0, None, source, home))  # the cell's text is not here
+    args = [column[rank] for column in columns]
+    args = [arg.to(env.device()) if isinstance(arg, Tensor) else arg for arg in args]
+    try:
+        result = function(*args)
+    except Exception as error:
+        if isinstance(error, NotImplementedError) and is_stub(error, function):
+            raise
+        raise AnswerFailed(f"raises {tell_error(error, function)}") from None
+    if distributed.get_backend() == "gloo":
+        _expect_nothing_left()
+    return result.cpu() if isinstance(result, Tensor) else result
+
+
+def _expect_nothing_left() -> None:
+    """Raise if a message waits that nobody received: it would be taken for the next one."""
+    import torch
+    import torch.distributed as dist
+
+    rank = dist.get_rank()
+    others = [other for other in range(dist.get_world_size()) if other != rank]
+    mark = torch.full((4096,), -7.25)
+    sending = [dist.isend(mark, other) for other in others]
+    arrived = {other: torch.zeros_like(mark) for other in others}
+    for other in others:
+        dist.recv(arrived[other], other)
+    dist.barrier()  # until all have looked: a send that is dropped does not arrive
+    del sending
+    for other in others:
+        if not arrived[other].equal(mark):
+            raise AnswerFailed(f"leaves a message from rank {other} to rank {rank} "
+                               "that is never received")
+
+
 # What the reader calls
 
 
 def start(num_ranks: int = 2, **limits: float) -> Pool:
     """Start ``num_ranks`` ranks, or return the pool that already runs with as many.
 
-    ``limits``: ``timeout``, ``grace`` and ``stall`` in seconds, see the module's text. Afterwards a
+    A pool of another size goes on, idle, until :func:`stop` or its own ``stop``. ``limits``: ``timeout``, ``grace`` and ``stall`` in seconds, see the module's text. Afterwards a
     cell that begins with ``%%px`` runs on every rank.
     """
     global _pool
-    if _pool is not None and (_pool.num_ranks != num_ranks or not _pool.alive):
-        _pool.stop()
-        _pool = None
-    if _pool is None:
-        _pool = Pool(num_ranks, **limits)
-    for name, value in limits.items():
-        setattr(_pool, name, value)
+    _pool = _get(num_ranks, **limits)
     _register_px()
     print(f"{num_ranks} rank{'s' if num_ranks > 1 else ''} ready")
     return _pool
 
 
+def _get(num_ranks: int, **limits: float) -> Pool:
+    pool = _pools.get(num_ranks)
+    if pool is None or not pool.alive:
+        if pool is not None:
+            pool.stop()
+        pool = _pools[num_ranks] = Pool(num_ranks, **limits)
+    for name, value in limits.items():
+        setattr(pool, name, value)
+    return pool
+
+
+def on_ranks(function: Callable, num_ranks: int, *, stall: float = 5.0,
+             timeout: float = 12.0) -> Callable:
+    """An exercise's function, run on real ranks: for :func:`labkit.check.check`.
+
+    The result takes, for each argument, a list with one entry a rank (tensors move to the rank's
+    device) and returns the ranks' results as a list. Ranks that wait for each other are reported after
+    ``stall`` seconds, and all calls together after ``timeout``: well before the check's own limit.
+
+    Raises:
+        AnswerFailed: what went wrong on which rank, in words. The next call finds fresh ranks.
+    """
+    if not callable(function):
+        return function  # the check has words for it
+    pool = _get(num_ranks)  # now: starting ranks must not count as the answer's time
+    call = functools.partial(_answer, function, linecache.getlines(_file(function)))
+    call.__wrapped__ = function  # whose lines a waiting rank's stack is searched for
+    spent = 0.0
+
+    @functools.wraps(function)
+    def answer(*columns: Sequence) -> list[Any]:
+        nonlocal spent
+        began = time.monotonic()
+        try:
+            return pool.run(call, columns, stall=stall, timeout=max(1.0, timeout - spent))
+        except RankError as error:
+            if any(kind == "NotImplementedError" for kind, _ in error.raised.values()):
+                raise NotImplementedError from None
+            pool._end_ranks()  # messages may still be under way: fresh ranks know nothing of them
+            raise AnswerFailed(_in_words(error, num_ranks, timeout)) from None
+        except BaseException:  # the check's own limit, or the reader pressed stop
+            pool._end_ranks()
+            raise
+        finally:
+            spent += time.monotonic() - began
+
+    return answer
+
+
+def _in_words(error: RankError, num_ranks: int, timeout: float) -> str:
+    """One sentence, its subject left out: what happened on the ranks while an answer ran."""
+    waiting = "; ".join(f"rank {rank} {where}" for rank, where in error.waiting.items())
+    if error.raised and " is dead " not in str(error):
+        rank, (_, said) = next(iter(error.raised.items()))
+        return f"{said}, on rank {rank}" + (f". Meanwhile {waiting}" if waiting else "")
+    if any(where.startswith("in ") for where in error.waiting.values()):
+        ended = [f"; rank {rank} had finished" for rank in range(num_ranks)
+                 if rank not in error.waiting]
+        return f"makes your ranks wait for each other: {waiting}{''.join(ended)}"
+    if waiting:
+        return f"did not finish within {timeout:g} s: {waiting}"
+    dead = "; ".join(line.strip() for line in str(error).splitlines() if " is dead " in line)
+    why = " (as when a message is longer than the tensor that receives it)" * ("SIGABRT" in dead)
+    return f"ends a process: {dead}{why}"
+
+
+def pools() -> list[Pool]:
+    """The pools that are alive."""
+    return [pool for pool in _pools.values() if pool.alive]
+
+
 def stop() -> None:
-    """End the pool, if there is one."""
+    """End all pools."""
     global _pool
-    if _pool is not None:
-        _pool.stop()
-        _pool = None
+    _pool = None
+    while _pools:
+        _pools.popitem()[1].stop()
 
 
 atexit.register(stop)

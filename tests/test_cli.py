@@ -34,6 +34,12 @@ def hostfile(tmp_path, text):
     return str(path)
 
 
+def shape(*changes):
+    gpt2 = {"layers": 12, "hidden": 768, "heads": 12, "vocab": 50_257, "context": 1024, "batch": 64}
+    flags = [part for name, value in gpt2.items() for part in (f"--{name}", str(value))]
+    return ["plan", *flags, "--gpus", "8", *changes]
+
+
 # (arguments from a temporary folder, what the one sentence must hold)
 BAD = {
     "no command": (lambda t: ["frobnicate"], "invalid choice: 'frobnicate'"),
@@ -91,6 +97,24 @@ BAD = {
     "plan for 0 GPUs": (lambda t: ["plan", "--params", "1e9", "--gpus", "0"], "at least 1"),
     "plan for stage 4": (lambda t: ["plan", "--params", "1e9", "--stage", "4"], "stage"),
     "plan of NaN": (lambda t: ["plan", "--params", "nan"], "cannot plan this"),
+    "plan without a size": (lambda t: ["plan"], "give --params, or a whole shape"),
+    "plan of half a shape": (lambda t: ["plan", "--layers", "4"], "missing --hidden, --heads"),
+    "plan of both": (lambda t: ["plan", "--params", "1e9", "--tp", "2"], "--params is planned without --tp"),
+    "plan of 0 layers": (lambda t: shape("--layers", "0"), "layers is 0: give a whole number"),
+    "plan of huge layers": (lambda t: shape("--layers", "9" * 20), "from 1 to 1,000,000,000"),
+    "plan of odd heads": (lambda t: shape("--heads", "5"), "cannot be divided among 5 heads"),
+    "plan of half a head": (lambda t: shape("--heads", "1.5"), "invalid int value: '1.5'"),
+    "plan for no batch": (lambda t: shape("--batch", "0"), "batch is 0"),
+    "plan for no memory": (lambda t: shape("--gpu-memory", "0"), "memory is 0.0"),
+    "plan for an unknown cluster": (lambda t: shape("--cluster", "cray"), "choose from a100, h100, h200"),
+    "plan with too many ranks": (lambda t: shape("--tp", "16"), "are more than 8 GPUs"),
+    "plan of uneven stages": (lambda t: shape("--pp", "5"), "12 layers cannot be divided into 5"),
+    "plan of uneven heads": (lambda t: shape("--tp", "5"), "12 heads cannot be divided among 5"),
+    "plan of an uneven batch": (lambda t: shape("--micro", "7"), "micro-batches of 7"),
+    "plan of what DeepSpeed refuses": (lambda t: shape("--pp", "2", "--stage", "3"),
+                                       "DeepSpeed refuses a pipeline with ZeRO stage 3"),
+    "plan of stage 4": (lambda t: shape("--stage", "4"), "ZeRO stage is 4"),
+    "plan of recomputing some": (lambda t: shape("--recompute", "some"), "recompute is 'some'"),
     "missing notebook": (lambda t: ["claims", str(t / "no.ipynb")], "cannot read the notebook"),
     "no notebook": (lambda t: ["claims", __file__], "is not a notebook"),
 }
@@ -142,6 +166,13 @@ def test_doctor_stops_where_the_course_cannot_run(capsys, monkeypatch):
 def test_plan_and_help(capsys):
     assert main(["plan", "--params", "7.5e9", "--gpus", "64", "--stage", "3"]) == 0
     assert "1.88 GB" in capsys.readouterr().out
+    assert main(shape()) == 0
+    best, *_ = capsys.readouterr().out.splitlines()[2:]
+    assert main(shape("--tp", "1", "--dp", "4", "--stage", "2", "--recompute", "full")) == 0
+    assert capsys.readouterr().out.splitlines()[2].split()[:4] == ["1", "1", "4", "2"]
+    assert best.split()[2] == "8"  # a small model is only copied
+    assert main(shape("--gpu-memory", "0.1")) == 0
+    assert "nothing fits: the least is 0.345 of 0.1 GB" in capsys.readouterr().out
     assert main(["run", "lab01", "--lab-help"]) == 0
     assert "--engine {deepspeed,torch}" in capsys.readouterr().out
     assert main([]) == 2

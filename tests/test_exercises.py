@@ -59,7 +59,8 @@ def verdict(path: Path, id: str, answer: str) -> str:
 
 
 def wrong_answers(path: Path) -> dict[str, list[tuple[str, str]]]:
-    return runpy.run_path(str(ROOT / f"tests/wrong_answers/ch{path.name[:2]}.py"))["WRONG"]
+    files = sorted((ROOT / "tests/wrong_answers").glob(f"ch{path.name[:2]}*.py"))
+    return {id: wrong for file in files for id, wrong in runpy.run_path(str(file))["WRONG"].items()}
 
 
 ALL = [(path, id) for path in CHAPTERS for id in exercises(path)]

@@ -144,6 +144,40 @@ def check_zero(p) -> None:
     assert (parts.parameters, parts.gradients, parts.optimizer) == (4000, 1000, 3000)
 
 
+# Bytes counted on DeepSpeed 0.19.8's ranks for a GPT of 2 layers, 51 wide, context 33 (28 tensors, 78 591
+# parameters): (dtype, ranks, stage, rank) → parameters, gradients, optimizer.
+HELD_SIZES = [256 * 51, 33 * 51] + 2 * [51, 51, 153 * 51, 153, 51 * 51, 51, 51, 51, 204 * 51, 204,
+                                        51 * 204, 51] + [51, 51]
+DEEPSPEED_HELD = {
+    ("fp32", 2, 0, 0): (314364, 314364, 628840), ("bf16", 2, 0, 0): (157182, 157182, 943204),
+    ("fp32", 2, 1, 0): (314368, 186252, 471556), ("fp32", 2, 2, 1): (314368, 169732, 471556),
+    ("bf16", 2, 1, 1): (157184, 84866, 471556), ("bf16", 2, 2, 0): (157184, 93126, 471556),
+    ("fp32", 4, 1, 0): (314368, 90576, 235780), ("bf16", 4, 2, 3): (157184, 42332, 235780),
+    ("fp32", 1, 1, 0): (314368, 314368, 943108), ("bf16", 1, 3, 0): (157182, 157182, 943096),
+    ("fp32", 2, 3, 0): (157224, 157224, 471676), ("bf16", 4, 3, 1): (39310, 39310, 235864),
+}
+
+
+def check_held(p) -> None:
+    for (dtype, ranks, stage, rank), expected in DEEPSPEED_HELD.items():
+        held = p.deepspeed_held(HELD_SIZES, ranks, stage, dtype, rank=rank)
+        assert (held.parameters, held.gradients, held.optimizer) == expected
+    # ZeRO-3 with small parameters kept whole: counted with thresholds of 1 000 and 100 000.
+    for threshold, parameters in [(1000, 81_500), (100_000, 235_836)]:
+        held = p.deepspeed_held(HELD_SIZES, 2, 3, persistence_threshold=threshold)
+        assert held.parameters == parameters
+    assert p.deepspeed_held([100], 2, 3, persistence_threshold=100).parameters == 2 * (50 + 100)
+    # 5 elements padded to 8, 4 a rank: a slice, or a tensor that reaches into it, and the padding of 3.
+    assert p.deepspeed_held([4, 1], 2, 1, rank=1).gradients == 2 * (1 + 3)
+    assert p.deepspeed_held([3, 2], 2, 1, rank=0).gradients == 2 * (3 + 2)
+    assert p.deepspeed_held([4, 1], 2, 1).gradients == 2 * 4
+    assert p.deepspeed_held.__kwdefaults__["persistence_threshold"] == 0
+    assert p.deepspeed_bucket_bytes(0, 1000) == 0
+    assert p.deepspeed_bucket_bytes(1, 1000) == 2000
+    assert p.deepspeed_bucket_bytes(2, 1000, "fp32", overlap_comm=True) == 8000
+    assert p.deepspeed_bucket_bytes(3, 1000, "bf16", overlap_comm=True) == 2000
+
+
 def check_traffic(p) -> None:
     assert [p.zero_traffic(100, stage) for stage in range(4)] == [200, 200, 200, 300]  # section 7
     assert close(p.ring_share(4), 3 / 4) and p.ring_share(1) == 0
@@ -161,6 +195,62 @@ def check_traffic(p) -> None:
     for stage in (2, 3):
         messages = {"reduce_scatter": 100, "all_gather": 100 * (stage - 1)}
         assert close(p.message_traffic(messages, 4), p.ring_traffic(100, 4, stage))
+
+
+def check_messages(p) -> None:
+    # 2 s and 1000 bytes at 500 bytes/s; 4 ranks pass on 3 times a quarter of 4000 bytes, twice.
+    assert close(p.message_seconds(1000, 2, 500), 4) and p.message_seconds(0, 2, 500) == 2
+    assert close(p.ring_seconds(4000, 4, 2, 500), 2 * 3 * (2 + 2))
+    assert close(p.ring_seconds(4000, 4, 2, 500, rounds=1), 3 * (2 + 2))
+    assert p.ring_seconds(4000, 1, 2, 500) == 0
+
+
+# Bytes counted at DeepSpeed 0.19.8's collectives, third step, for a GPT of 17 115 parameters in
+# tensors of these sizes: (ranks, stage, dtype, accumulation, settings) → bytes through each collective.
+TRAFFIC_SIZES = [250 * 21, 33 * 21] + 2 * [21, 21, 63 * 21, 63, 21 * 21, 21, 21, 21, 84 * 21, 84,
+                                           21 * 84, 21] + [21, 21]
+DEEPSPEED_SENT = [
+    (4, 0, "fp32", 2, {}, {"all_reduce": 68460}),
+    (4, 1, "fp32", 2, {}, {"all_reduce": 68464, "all_gather": 68480}),
+    (4, 1, "bf16", 1, {}, {"all_reduce": 34235, "all_gather": 34240}),
+    (4, 2, "bf16", 2, {}, {"all_reduce": 68465, "all_gather": 34240}),
+    (4, 2, "fp32", 2, {"multi_rank_bucket": False},
+     {"reduce": 136920, "all_gather": 68480, "all_reduce": 4}),
+    (4, 2, "bf16", 1, {"multi_rank_bucket": False},
+     {"reduce": 34230, "all_gather": 34240, "all_reduce": 5}),
+    (4, 3, "fp32", 2, {}, {"all_gather": 137376, "reduce_scatter": 137376, "all_reduce": 8}),
+    (4, 3, "bf16", 1, {"keep_live": False},
+     {"all_gather": 68688, "reduce_scatter": 34344, "all_reduce": 8}),
+    (4, 3, "fp32", 2, {"persistence_threshold": 100_000},
+     {"all_gather": 68688, "reduce_scatter": 137376, "all_reduce": 8}),
+    (4, 3, "fp32", 2, {"keep_live": False, "persistence_threshold": 441},
+     {"all_gather": 256512, "reduce_scatter": 137376, "all_reduce": 8}),
+]
+
+
+def check_traffic_to_the_byte(p) -> None:
+    for ranks, stage, dtype, accumulation, settings, expected in DEEPSPEED_SENT:
+        got = p.deepspeed_bytes(TRAFFIC_SIZES, ranks, stage, dtype,
+                                gradient_accumulation_steps=accumulation, **settings)
+        assert got == expected
+    sent = p.deepspeed_bytes([999, 1], 2, 3)
+    assert sent == {"all_gather": 4008, "reduce_scatter": 4008, "all_reduce": 8}
+    assert p.deepspeed_bytes.__kwdefaults__["persistence_threshold"] == 0
+    assert p.deepspeed_messages(8, 0, multi_rank_bucket=False) == {"all_reduce": 8}
+    # Parameters of one element are kept only if the threshold says so.
+    assert p.deepspeed_bytes([1], 2, 3, keep_live=False)["all_gather"] == 16
+    messages = p.deepspeed_messages(100, 2, multi_rank_bucket=False, gradient_accumulation_steps=2)
+    assert messages == {"reduce": 200, "all_gather": 100}
+    assert close(p.message_traffic(messages, 4), 225)
+    # Copies seen on ranks: fp32 gradients down, bf16 parameters up, for half of 218 496 parameters.
+    moved = p.offload_traffic(218_496, 2, gradient_bytes=4)
+    assert (moved.down, moved.up) == (436_992, 218_496)
+    assert p.offload_traffic(100) == p.Moved(200, 200)  # 2101.06840: 4M in all
+    # hpZ on 4 ranks with groups of 2: counted in fp32.
+    assert p.hpz_bytes(218_496, 2, parameter_bytes=4) == 436_992 and p.hpz_bytes(100, 4) == 50
+    assert p.hpz_gathers(100, keep_live=False) == (100, 100) and p.hpz_gathers(100) == (100, 0)
+    assert p.hpz_gathers(100, keep_live=False, gradient_accumulation_steps=2) == (100, 300)
+    assert p.hpz_gathers(100, gradient_accumulation_steps=2) == (100, 100)
 
 
 def check_plan(p) -> None:
@@ -187,7 +277,83 @@ def check_plan(p) -> None:
     assert close(p.plan(1e9, 4, 0).traffic_bytes, 3e9) and p.plan(1e9, 1, 3).traffic_bytes == 0
 
 
-CHECKS = [check_parameters_and_flops, check_time_and_quality, check_zero, check_traffic, check_plan]
+def check_activations(p) -> None:
+    # Korthikanti et al. 2022, section 4.1: 5as/h is 80 for GPT-3 and 64 for MT-NLG (s = 2048).
+    for hidden, heads, score in ((12_288, 96, 80), (20_480, 128, 64)):
+        sbh = 2048 * hidden
+        for options, factor in (
+            ({}, 34 + score), ({"tensor": 8}, 10 + 24 / 8 + score / 8),
+            ({"tensor": 8, "sequence_parallel": True}, (34 + score) / 8),
+            ({"tensor": 8, "recompute": "selective"}, 10 + 24 / 8),
+            ({"tensor": 8, "sequence_parallel": True, "recompute": "selective"}, 34 / 8),
+            ({"tensor": 8, "recompute": "full"}, 2), ({"recompute": "full"}, 2),
+        ):  # Table 2, row by row
+            assert close(p.layer_activations(1, 2048, hidden, heads, **options), sbh * factor)
+    assert close(p.layer_activations(3, 5, 8, 2), 3 * p.layer_activations(1, 5, 8, 2))
+    # By hand: b = 2, s = 3, h = 5, V = 7; embedding mask 30 bytes; LayerNorm 60, input 60, fp32 logits 168.
+    assert p.end_activations(2, 3, 5, 7) == (30, 120 + 168)
+    assert p.end_activations(2, 3, 5, 7, tensor=2) == (30, 120 + 84)
+    assert p.end_activations(2, 3, 5, 7, tensor=2, sequence_parallel=True) == (15, 60 + 84)
+    assert p.in_flight(4, 8) == 4 and p.in_flight(4, 3) == 3 and p.in_flight(1, 9) == 1
+    assert close(p.in_flight(8, 64, 3), 8 * (1 + 7 / 24)) and p.in_flight(8, 9, 3) == 9
+    # Counted by hand from the tensors that torch 2.13 saves on a CPU.
+    assert p.block_activations(3, 24, 32, 4) == 149_760
+    assert p.block_activations(3, 24, 32, 4, width=2) == 75_456
+    assert p.block_activations(3, 24, 32, 4, attention="math") == 176_256
+    assert p.block_activations(3, 24, 32, 4, width=2, attention="math") == 115_776
+    assert p.block_activations(1, 7, 48, 3) == 21_700
+    assert p.block_activations(1, 7, 48, 3, attention="math") == 24_892
+    assert p.block_activations(1, 7, 48, 3, width=2, attention="math") == 13_412
+    assert p.gpt_activations(3, 24, 2, 32, 4, 97) == 347_812
+    assert p.gpt_activations(3, 24, 2, 32, 4, 97, width=2) == 175_730
+
+
+def check_pipeline(p) -> None:
+    # 2401.10241, Table 2; Figure 3 draws p = 4, m = 8 with equal times: 27 long, idle for 3.
+    assert close(p.zero_bubble_fraction(4, 8), 3 / 27) and p.zero_bubble_fraction(1, 8) == 0
+    assert close(p.zero_bubble_fraction(3, 5, 2, 3, 4), 2 * (2 + 3 - 4) / (5 * 9 + 2))
+    # Five micro-batches of 7 elements: an end sends one way, a stage between both ways.
+    assert [p.pipeline_sent(3, stage, 5, 7) for stage in range(3)] == [35, 70, 35]
+    assert [p.pipeline_sent(3, stage, 5, 7, 2) for stage in range(3)] == [105, 140, 105]
+    assert p.pipeline_sent(1, 0, 5, 7) == 0
+
+
+def check_tensor_sequence_expert(p) -> None:
+    # GPT-2 (Radford et al. 2019) on one rank; on 2 ranks counted matrix by matrix (L = 3, H = 4,
+    # V = 6, s = 5): qkv, out, up and down halved, two biases and two LayerNorms whole.
+    assert p.tensor_parallel_params(12, 768, 50_257, 1024, 1) == 124_439_808
+    layer = (12 * 4 + 12 + 4 * 4 + 16 * 4 + 16 + 4 * 16) // 2 + 2 * 4 + 2 * 2 * 4
+    assert p.tensor_parallel_params(3, 4, 6, 5, 2) == 3 * layer + 6 * 4 // 2 + 5 * 4 + 2 * 4
+    # The chapter's GPT on 2 ranks, counted by hooks on the collectives: 21 all-reduces.
+    assert p.tensor_parallel_messages(4, 8, 32, 64) == {"all_reduce": 295_680}
+    assert p.tensor_parallel_messages(1, 2, 3, 5) == {"all_reduce": 6 * 30 + 3 * 6}
+    # One layer, b = 2, s = 32, H = 64: eight all-to-alls of 2·16·64 elements on each of 2 ranks.
+    assert p.ulysses_messages(1, 2, 32, 64, 2) == {"all_to_all": 8 * 2 * 16 * 64}
+    assert p.ulysses_messages(3, 2, 64, 64, 4) == {"all_to_all": 3 * 8 * 2 * 16 * 64}
+    # Fedus et al. 2021, Figure 3: 6 tokens, 3 experts: 2 places each, 3 with a factor of 1.5.
+    assert [p.moe_capacity(6, 3, f) for f in (1.0, 1.5)] == [2, 3] and p.moe_capacity(10, 4) == 3
+    assert p.moe_dropped([3, 2, 1], 2) == 1 and p.moe_dropped([7, 0, 9], 3) == 10
+    # DeepSpeed's layer: 64 tokens, 4 experts, H = 64: four all-to-alls of 4·16·64 elements.
+    assert p.moe_messages(1, 4, p.moe_capacity(64, 4), 64) == {"all_to_all": 16_384}
+    assert p.moe_messages(2, 3, 5, 7) == {"all_to_all": 840}
+    assert close(p.load_balance_loss([0.25] * 4, [0.25] * 4), 1)
+    assert close(p.load_balance_loss([1.0, 0.0], [0.75, 0.25]), 1.5)
+    assert close(p.message_traffic({"all_to_all": 100}, 4), 75)
+
+
+def check_strategies(p) -> None:
+    # Packed by hand: [6, 4] [7] [12] [3, 3, 3, 1]; a bucket may be filled to the brim.
+    assert p.num_buckets([6, 4, 7, 12, 3, 3, 3, 1], 10) == 4 and p.num_buckets([], 10) == 0
+    assert p.num_buckets([1] * 21, 10) == 3
+    # Three blocks of 100 bytes with inputs of 10, and 50 outside them: 350 → 80, and 90 more at a time.
+    assert p.checkpointed_activations(350, 3, 100, 10) == (80, 170)
+    assert p.clip_factor(0.5, 1.0) == 1 and p.clip_factor(0.0, 2.0) == 1
+    assert close(p.clip_factor(4.0 - 1e-6, 1.0), 0.25) and close(p.clip_factor(1e-6, 1e-6), 0.5)
+
+
+CHECKS = [check_messages, check_strategies, check_parameters_and_flops, check_time_and_quality,
+          check_zero, check_held, check_traffic, check_traffic_to_the_byte, check_activations,
+          check_plan, check_tensor_sequence_expert, check_pipeline]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -205,7 +371,7 @@ def formula_nodes(tree: ast.Module) -> list[ast.expr]:
     def visit(node: ast.AST) -> None:
         guard = isinstance(node, ast.If) and isinstance(node.body[0], ast.Raise)
         call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        if guard or (call and node.func.id in ("_at_least", "_check_stage")):
+        if guard or (call and node.func.id in ("_at_least", "_check_stage", "_check_recompute")):
             return
         if isinstance(node, ast.FunctionDef):
             node.returns = None  # `float | None` is no formula
@@ -383,6 +549,10 @@ def test_bubbles_add_up(num_stages, micro_batches, interleave):
         (lambda: plan.gpt_params(2, 0, 5, 7), "hidden_size is 0"),
         (lambda: plan.bubble_fraction(4, 0), "micro_batches is 0"),
         (lambda: plan.bits_per_byte(1.0, 3, 0), "num_bytes is 0"),
+        (lambda: plan.pipeline_sent(2, 2, 4, 8), "stage is 2: the last of 2 is 1"),
+        (lambda: plan.zero_bubble_fraction(0, 4), "num_stages is 0"),
+        (lambda: plan.layer_activations(1, 2, 3, 1, recompute="some"), "recompute is 'some'"),
+        (lambda: plan.block_activations(1, 2, 3, 1, attention="flash"), "attention is 'flash'"),
     ],
 )
 def test_bad_input_names_the_value_and_the_cure(call, words):

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from labkit import env, ranks
+from labkit.check import AnswerFailed
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # as functions of a notebook are
 
@@ -181,10 +182,12 @@ def test_start_is_safe_to_repeat(capsys):
     first = ranks.start(1)
     assert ranks.start(1) is first
     second = ranks.start(2)
-    assert second is not first and not first.alive and second.num_ranks == 2
+    assert second is not first and first.alive and second.num_ranks == 2
+    second.stop()
+    assert not second.alive and ranks.start(1) is first
     ranks.stop()
     ranks.stop()
-    assert not second.alive
+    assert not first.alive
 
 
 def test_px_magic_runs_on_the_ranks_and_refuses_bad_options(capsys):
@@ -199,3 +202,63 @@ def test_px_magic_runs_on_the_ranks_and_refuses_bad_options(capsys):
         ranks.stop()
     with pytest.raises(env.UserError, match="no ranks yet"):
         ranks.px("", "1")
+
+
+def swap(fault=""):
+    """A function with which two ranks exchange tensors; ``fault`` says how it fails."""
+
+    def swap(mine):
+        import torch
+        import torch.distributed as dist
+
+        other, theirs = 1 - dist.get_rank(), torch.empty_like(mine)
+        if fault == "stub":
+            raise NotImplementedError
+        if fault == "deadlock":
+            dist.irecv(theirs, other).wait()
+        if fault == "exception" and other == 0:
+            raise ValueError("planted")
+        sending = dist.isend(mine, other)
+        dist.recv(theirs, other)
+        sending.wait()
+        if fault == "message left":
+            dist.kept = dist.isend(mine, other)  # one that is dropped does not arrive
+        return theirs
+
+    return swap
+
+
+def swapped(answer):
+    import torch
+
+    return [t.tolist() for t in answer([torch.tensor([1.0]), torch.tensor([2.0])])]
+
+
+@pytest.fixture(scope="module")
+def pool_for_answers():
+    yield
+    ranks.stop()
+
+
+@pytest.mark.parametrize(("fault", "words"), [
+    ("deadlock", r"makes your ranks wait for each other: rank 0 in wait, line \d+ of the cell; rank 1"),
+    ("exception", r"raises ValueError: planted, in line \d+ of your cell: `raise ValueError.*, on rank 1"
+                  r"\. Meanwhile rank 0 in recv"),
+    ("message left", "leaves a message from rank . to rank . that is never received"),
+])
+def test_an_answer_that_fails_on_ranks_is_told_in_words_and_harms_no_other(
+        fault, words, pool_for_answers):
+    answer = ranks.on_ranks(swap(fault), 2, stall=3)
+    with pytest.raises(AnswerFailed, match=words) as failed:
+        swapped(answer)
+    assert "\n" not in str(failed.value)
+    assert swapped(ranks.on_ranks(swap(), 2)) == [[2.0], [1.0]]
+
+
+def test_a_stub_on_ranks_is_a_stub_and_ends_nothing(pool_for_answers):
+    answer = ranks.on_ranks(swap("stub"), 2)
+    before = ranks._pools[2]
+    with pytest.raises(NotImplementedError):
+        swapped(answer)
+    assert ranks._pools[2] is before and before.alive
+    assert ranks.on_ranks(3, 2) == 3
