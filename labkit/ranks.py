@@ -500,8 +500,9 @@ def _expect_nothing_left() -> None:
 def start(num_ranks: int = 2, **limits: float) -> Pool:
     """Start ``num_ranks`` ranks, or return the pool that already runs with as many.
 
-    A pool of another size goes on, idle, until :func:`stop` or its own ``stop``. ``limits``: ``timeout``, ``grace`` and ``stall`` in seconds, see the module's text. Afterwards a
-    cell that begins with ``%%px`` runs on every rank.
+    A pool of another size goes on, idle, until :func:`stop` or its own ``stop``. ``limits``:
+    ``timeout``, ``grace`` and ``stall`` in seconds, see the module's text. Afterwards a cell that
+    begins with ``%%px`` runs on every rank.
     """
     global _pool
     _pool = _get(num_ranks, **limits)
