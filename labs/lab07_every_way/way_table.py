@@ -46,17 +46,17 @@ def as_predicted(row: dict[str, Any]) -> bool:
 
 def text(found: list[dict[str, Any]]) -> str:
     """The rows as lines. Bytes are those of the rank that holds or sends most."""
-    head = f"{'way':9}{'layout':9}{'final loss':>11}{'apart':>9}   "
-    lines = [f"{'':{len(head)}}{'states, kB':^19}   {'sent a step, kB':^19}",
-             head + "predicted  measured   " * 2 + "ms a step"]
+    head = f"{'way':8}{'layout':8}{'loss':>7}{'apart':>7}  "
+    lines = [f"{'':{len(head)}}{'states, kB':^18}  {'sent a step, kB':^18}",
+             head + "predicted measured  " * 2 + "ms a step"]
     for row in found:
-        line = f"{row['way']:9}{row['layout']:9}{row['final_loss']:11.5f}{row['apart']:9.0e}   "
+        line = f"{row['way']:8}{row['layout']:8}{row['final_loss']:7.5f}{row['apart']:7.0e}  "
         if "predicted_states" in row:
             pairs = (("predicted_states", "states"), ("predicted_sent", "sent"))
-            line += "   ".join(f"{max(row[a]) / 1e3:9,.1f} {max(row[b]) / 1e3:9,.1f}" for a, b in pairs)
+            line += "  ".join(f"{max(row[a]) / 1e3:9,.1f} {max(row[b]) / 1e3:8,.1f}" for a, b in pairs)
         else:
-            line += f"{'':10}{max(row['states']) / 1e3:9,.1f}   {'':19}"
-        lines.append(f"{line}{1e3 * row['seconds']:12.1f}")
+            line += f"{'':10}{max(row['states']) / 1e3:8,.1f}  {'':18}"
+        lines.append(f"{line}{1e3 * row['seconds']:11.1f}")
     wrong = [row["way"] for row in found if not as_predicted(row)]
     lines.append(f"not as predicted: {', '.join(wrong)}" if wrong
                  else "every prediction is met exactly, on every rank")
