@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import struct
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -14,12 +15,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from labkit.plan import States
+from labkit.processes import family
 
 
 def states(model: Any, optimizer: Any = None) -> States:
@@ -279,6 +282,45 @@ def matmul_peak(size: int = 1024, repeats: int = 5, dtype: torch.dtype = torch.f
             torch.cuda.synchronize()
         rates.append(2 * size**3 / (time.perf_counter() - began))
     return statistics.median(rates[1:])  # the first one warms up
+
+
+@dataclass
+class Memory:
+    """Most memory seen so far, in bytes."""
+
+    most: int = 0
+
+
+@contextmanager
+def memory(every: float = 0.5) -> Iterator[Memory]:
+    """Watch this process and all that it started: ``with memory() as seen: …``, then ``seen.most``.
+
+    Looks every ``every`` seconds; a page that several processes share counts once where the system
+    can tell (PSS), else not at all (USS).
+    """
+    seen, ended = Memory(), threading.Event()
+
+    def look() -> None:
+        total = 0
+        for process in family(os.getpid()):
+            with suppress(psutil.Error):  # it may end while we look
+                info = process.memory_full_info()
+                total += getattr(info, "pss", info.uss)
+        seen.most = max(seen.most, total)
+
+    def watch() -> None:
+        while not ended.wait(every):
+            look()
+
+    look()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        watcher.join()
+        look()
 
 
 @dataclass

@@ -1,5 +1,9 @@
 """Bytes that autograd saves, on cases small enough to count by hand."""
 
+import subprocess
+import sys
+import time
+
 import torch
 from torch import nn
 
@@ -76,3 +80,15 @@ def test_live_activations_follow_what_autograd_keeps_and_frees():
         assert live.now == 4 * 16
         second.backward()
     assert (live.now, live.most) == (0, 4 * 32)
+
+
+def test_memory_sees_what_a_child_process_holds():
+    held = "import time; kept = bytearray(300_000_000); print(flush=True); time.sleep(60)"
+    with measure.memory(every=0.05) as before:
+        pass
+    with (measure.memory(every=0.05) as seen,
+          subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE) as child):
+        child.stdout.readline()  # it holds them now
+        time.sleep(0.3)
+        child.kill()
+    assert seen.most - before.most > 250_000_000
