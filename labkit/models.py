@@ -20,11 +20,14 @@ class GPTConfig:
     num_layers: int = 2
     num_heads: int = 4
     hidden_size: int = 128
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not isinstance(value, int) or value < 1:
+            if name != "dropout" and (not isinstance(value, int) or value < 1):
                 raise UserError(f"{name} is {value!r}: it must be a whole number of at least 1")
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise UserError(f"dropout is {self.dropout!r}: it must be a number from 0 to below 1")
         if self.hidden_size % self.num_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} cannot be divided among {self.num_heads} heads: "
@@ -38,6 +41,7 @@ class Attention(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
+        self.dropout = config.dropout
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.out = nn.Linear(config.hidden_size, config.hidden_size)
 
@@ -45,7 +49,8 @@ class Attention(nn.Module):
         batch, time, hidden = x.shape
         heads = self.qkv(x).view(batch, time, 3, self.num_heads, hidden // self.num_heads)
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (batch, heads, time, head size)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
         return self.out(mixed.transpose(1, 2).reshape(batch, time, hidden))
 
 
@@ -70,14 +75,18 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.norm2 = nn.LayerNorm(config.hidden_size)
         self.mlp = MLP(config)
+        self.dropout = config.dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = x + F.dropout(self.attention(self.norm1(x)), self.dropout, self.training)
+        return x + F.dropout(self.mlp(self.norm2(x)), self.dropout, self.training)
 
 
 class GPT(nn.Module):
-    """GPT-2 (Radford et al. 2019): learned positions, pre-norm blocks, tied embedding, no dropout.
+    """GPT-2 (Radford et al. 2019): learned positions, pre-norm blocks, tied embedding.
+
+    Dropout, if any, in GPT-2's places: after the embeddings, on the attention's weights, and on
+    what each half of a block adds to the residual stream.
 
     ``model(tokens)`` gives logits (batch, time, vocab_size); ``model(tokens, targets)`` gives the
     mean cross-entropy in nats per token, which is what a training loop and DeepSpeed want.
@@ -110,6 +119,7 @@ class GPT(nn.Module):
                 "shorten the input or build the model with a larger context"
             )
         x = self.tokens(tokens) + self.positions(torch.arange(time, device=tokens.device))
+        x = F.dropout(x, self.config.dropout, self.training)
         for block in self.blocks:
             x = block(x)
         logits = F.linear(self.norm(x), self.tokens.weight)  # the embedding again: tied weights

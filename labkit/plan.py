@@ -430,14 +430,16 @@ def in_flight(num_stages: int, micro_batches: int, interleave: int = 1) -> float
 
 
 def block_activations(batch_size: int, context: int, hidden_size: int, num_heads: int, *,
-                      width: int = 4, attention: str = "fused") -> int:
+                      width: int = 4, attention: str = "fused", dropout: bool = False) -> int:
     """Bytes that ``labkit.models.Block`` keeps for its backward pass on a CPU, exactly.
 
     16sbh elements: input, both LayerNorms' outputs, QKV (3), attention's output, the sum after it,
     and 4 + 4 around the GELU. Four statistics a token for the LayerNorms. ``fused`` attention keeps
-    one fp32 number a head and token; ``math`` keeps as²b probabilities and fp32 copies of QKV (one
-    fp32 sample's value stays a view into QKV and keeps all of it alive, 2sbh more).
-    Derived here, counted by ``labkit.measure.activations`` in the planner's section of Chapter 7.
+    one fp32 number a head and token; ``math`` keeps as²b probabilities and fp32 copies of QKV (with
+    one sample or one head an fp32 value stays a view into QKV and keeps it all alive, 2sbh more).
+    ``dropout`` keeps a mask of activations for each half of the block; on a CPU attention goes the
+    ``math`` way then, and keeps a mask and the probabilities after it too, both in fp32.
+    Derived in Lab 3 and in Chapter 7, counted there by ``labkit.measure.activations``.
 
     Args:
         width: bytes of an element: 4 in fp32, 2 in bf16.
@@ -445,26 +447,33 @@ def block_activations(batch_size: int, context: int, hidden_size: int, num_heads
     _at_least(1, batch_size=batch_size, context=context, hidden_size=hidden_size,
               num_heads=num_heads, width=width)
     tokens = batch_size * context
-    kept = 16 * tokens * hidden_size * width + 4 * tokens * width
-    if attention == "fused":
-        return kept + 4 * num_heads * tokens
-    if attention != "math":
+    masks = 2 * tokens * hidden_size * width if dropout else 0
+    kept = 16 * tokens * hidden_size * width + 4 * tokens * width + masks
+    if attention not in ("fused", "math"):
         raise ValueError(f"attention is {attention!r}: give 'fused' or 'math'")
-    copies = 2 * width if width == 4 and batch_size == 1 else 3 * (4 - width)
-    return kept + copies * tokens * hidden_size + 4 * num_heads * context * tokens
+    if attention == "fused" and not dropout:
+        return kept + 4 * num_heads * tokens
+    a_view = width == 4 and 1 in (batch_size, num_heads)
+    copies = 2 * width if a_view else 3 * (4 - width)
+    scores = 4 * num_heads * context * tokens
+    return kept + copies * tokens * hidden_size + (3 * scores if dropout else scores)
 
 
 def gpt_activations(batch_size: int, context: int, num_layers: int, hidden_size: int,
-                    num_heads: int, vocab_size: int, *, width: int = 4) -> int:
+                    num_heads: int, vocab_size: int, *, width: int = 4,
+                    dropout: bool = False) -> int:
     """Bytes that ``labkit.models.GPT`` keeps when it computes a loss on a CPU, exactly.
 
     Its blocks, the last LayerNorm (input, output, two statistics a token), the log-probabilities,
-    and the 8-byte numbers of tokens, targets and positions. Cross-entropy keeps a scalar.
+    and the 8-byte numbers of tokens, targets and positions. Cross-entropy keeps a scalar, dropout
+    one more mask, that of the embeddings.
     """
     _at_least(1, num_layers=num_layers, vocab_size=vocab_size)
-    block = block_activations(batch_size, context, hidden_size, num_heads, width=width)
+    block = block_activations(batch_size, context, hidden_size, num_heads, width=width,
+                              dropout=dropout)
     tokens = batch_size * context
-    last = tokens * (2 * hidden_size + 2 + vocab_size) * width + width
+    inner = 3 * hidden_size if dropout else 2 * hidden_size
+    last = tokens * (inner + 2 + vocab_size) * width + width
     return num_layers * block + last + 8 * (2 * tokens + context)
 
 

@@ -1,8 +1,10 @@
 """One look for all figures: readable in colour blindness, in dark mode, and by a screen reader."""
 
 import base64
+import html
 import io
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
@@ -25,7 +27,8 @@ _STYLE = {
     "font.size": 10, "lines.linewidth": 1.8, "legend.frameon": False,
     "figure.facecolor": "white", "savefig.facecolor": "white", "image.cmap": "cividis",
 }
-DPI = 144
+DPI = 120
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def figure(width: float = 6.4, height: float = 3.6, **subplots: Any) -> tuple[Figure, Any]:
@@ -61,20 +64,61 @@ def show(fig: Figure, alt: str) -> None:
     Raises:
         ValueError: when ``alt`` has fewer than 20 characters.
     """
-    if len(alt.strip()) < 20:
-        raise ValueError(f"alt={alt!r} says too little: tell in a sentence what the figure shows")
     for ax in fig.axes:
         if ax.images:
             ax.grid(False)  # a grid over a heat map hides it
     png, width = _png(fig)
     fig.clear()
+    _display(png, width, alt)
+
+
+def sliders(draw: Callable[..., Figure], alt: str, **choices: list | tuple[list, Any]) -> None:
+    """Display the figure that ``draw(**values)`` returns, with a slider for each of its arguments.
+
+    ``choices`` lists what an argument may be, as values or as pairs (label, value); a tuple
+    ``(list, start)`` begins elsewhere than with the first. JupyterLab shows the sliders; a stored
+    notebook and the book keep the still picture of the start, which ``alt`` describes.
+    """
+    from ipywidgets import HTML, SelectionSlider, VBox
+
+    controls = {}
+    for name, choice in choices.items():
+        options, *start = choice if isinstance(choice, tuple) else (choice,)
+        controls[name] = SelectionSlider(options=options, continuous_update=False,
+                                         description=name.replace("_", " "),
+                                         style={"description_width": "8em"})
+        if start:
+            controls[name].value = start[0]
+    png, width = _png(draw(**{name: control.value for name, control in controls.items()}))
+    picture = HTML()
+
+    def redraw(change: Any = None) -> None:
+        data, now = png, alt
+        if change is not None:
+            data, _ = _png(draw(**{name: control.value for name, control in controls.items()}))
+            now = ", ".join(f"{c.description} {c.label}" for c in controls.values())
+        picture.value = (f'<img width="{width}" alt="{html.escape(now)}" '
+                         f'src="data:image/png;base64,{base64.b64encode(data).decode()}">')
+
+    redraw()
+    for control in controls.values():
+        control.observe(redraw, "value")
+    _display(png, width, alt, VBox([*controls.values(), picture]))
+
+
+def _display(png: bytes, width: int, alt: str, live: Any = None) -> None:
+    """One output: the picture, and the widget that takes its place where widgets can live."""
+    if len(alt.strip()) < 20:
+        raise ValueError(f"alt={alt!r} says too little: tell in a sentence what the figure shows")
     if not in_notebook():
         print(f"Figure: {alt}")
         return
     from IPython.display import display
 
-    display({"image/png": base64.b64encode(png).decode(), "text/plain": f"Figure: {alt}"}, raw=True,
-            metadata={"labkit_alt": alt, "image/png": {"width": width}})
+    data = {"image/png": base64.b64encode(png).decode(), "text/plain": f"Figure: {alt}"}
+    if live is not None:
+        data[WIDGET] = {"model_id": live.model_id, "version_major": 2, "version_minor": 0}
+    display(data, raw=True, metadata={"labkit_alt": alt, "image/png": {"width": width}})
 
 
 def _readable(color: Any) -> tuple[float, ...]:
@@ -98,11 +142,12 @@ def _draw_layout(fig: Figure) -> None:
 
 
 def _png(fig: Figure) -> tuple[bytes, int]:
-    """(PNG with at most 256 colours, which makes it small; its width in CSS pixels)."""
+    """(PNG with at most 64 colours, which makes it small; its width in CSS pixels)."""
     full, small = io.BytesIO(), io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         fig.savefig(full, format="png", dpi=DPI)
-    image = Image.open(full).convert("RGB").quantize(256)
+    image = Image.open(full).convert("RGB")
+    image = image.quantize(64, method=Image.Quantize.MAXCOVERAGE, kmeans=3)  # keeps rare colours
     image.save(small, format="png", optimize=True)
     return small.getvalue(), round(image.width * 96 / DPI)

@@ -93,8 +93,10 @@ def normal_output(output: NotebookNode) -> NotebookNode | None:
         output.text = ADDRESS.sub("0x…", output.text)
         return output if output.text else None
     for mime, content in list(output.get("data", {}).items()):
-        if mime == WIDGET:
-            return None  # a progress bar: moves only in a live notebook
+        if mime == WIDGET:  # lives in a live notebook only: a figure's still remains
+            if "image/png" not in output.data:
+                return None  # a progress bar
+            del output.data[mime]
         if mime.startswith("text/"):
             output.data[mime] = ADDRESS.sub("0x…", "".join(content))
     return output

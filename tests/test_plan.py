@@ -306,6 +306,13 @@ def check_activations(p) -> None:
     assert p.block_activations(1, 7, 48, 3, width=2, attention="math") == 13_412
     assert p.gpt_activations(3, 24, 2, 32, 4, 97) == 347_812
     assert p.gpt_activations(3, 24, 2, 32, 4, 97, width=2) == 175_730
+    assert p.block_activations(3, 24, 32, 4, dropout=True) == 249_984
+    assert p.block_activations(3, 24, 32, 4, width=2, dropout=True) == 180_288
+    assert p.block_activations(1, 24, 32, 4, dropout=True) == 89_472
+    assert p.block_activations(1, 24, 32, 4, width=2, dropout=True) == 60_096
+    assert p.block_activations(3, 7, 48, 1, attention="math") == 73_500
+    assert p.block_activations(3, 7, 48, 1, dropout=True) == 82_740
+    assert p.gpt_activations(3, 24, 2, 32, 4, 97, dropout=True) == 557_476
 
 
 def check_pipeline(p) -> None:
