@@ -140,6 +140,7 @@ def test_ranks_that_only_sleep_are_left_alone(pool, capsys):
 
 
 def test_interrupt_reaches_the_ranks(pool, capsys):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     pool.execute("import time")
     threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):

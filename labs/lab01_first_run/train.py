@@ -14,14 +14,9 @@ import deepspeed
 import torch
 
 from labkit import configs, data, env, measure
+from labkit.flags import at_least
 from labkit.models import GPT, GPTConfig
 from labkit.records import Recorder
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
-    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,12 +25,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--run_dir", help="folder for the records; without it nothing is written")
     p.add_argument("--config", default="ds_config.json", help="DeepSpeed JSON (default: %(default)s)")
     p.add_argument("--engine", choices=["deepspeed", "torch"], default="deepspeed")
-    p.add_argument("--steps", type=positive, default=60, help="optimizer steps (default: %(default)s)")
+    p.add_argument("--steps", type=at_least(1), default=60, help="optimizer steps (default: %(default)s)")
     p.add_argument("--lr", type=float, help="learning rate, instead of the configuration's")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--context", type=positive, default=64, help="bytes of context (default: %(default)s)")
-    p.add_argument("--layers", type=positive, default=2)
-    p.add_argument("--hidden", type=positive, default=128, help="hidden size, a multiple of 32")
+    p.add_argument("--context", type=at_least(1), default=64, help="bytes of context (default: %(default)s)")
+    p.add_argument("--layers", type=at_least(1), default=2)
+    p.add_argument("--hidden", type=at_least(1), default=128, help="hidden size, a multiple of 32")
     return p
 
 

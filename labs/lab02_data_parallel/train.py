@@ -25,6 +25,7 @@ sys.path.insert(0, str(LAB))  # the lab's other file, wherever it is started fro
 from digits_task import TRAIN, batches, digits, distance, flat, new_net  # noqa: E402
 
 from labkit import configs, env, measure  # noqa: E402
+from labkit.flags import at_least  # noqa: E402
 from labkit.records import Recorder, Run  # noqa: E402
 
 TOLERANCE = 1e-4  # nats: fp32 sums in another order are 3e-6 off; ten times that, on losses of a few nats
@@ -35,19 +36,13 @@ class CurvesDiffer(RuntimeError):
     """A way that does not compute what the whole batch computes."""
 
 
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
-    return int(text)
-
-
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("train.py", description=__doc__, allow_abbrev=False,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--run_dir", help="folder for the records; without it nothing is written")
     p.add_argument("--config", default=LAB / "ds_config.json", help="DeepSpeed JSON")
-    p.add_argument("--steps", type=positive, default=40, help="steps of each way (default: %(default)s)")
-    p.add_argument("--micro", type=lambda text: [positive(word) for word in text.split(",")],
+    p.add_argument("--steps", type=at_least(1), default=40, help="steps of each way (default: %(default)s)")
+    p.add_argument("--micro", type=lambda text: [at_least(1)(word) for word in text.split(",")],
                    help="micro-batches, with commas between (default: a rank's share, a half and a quarter)")
     p.add_argument("--seed", type=int, default=0, help="of the weights and of the order of the images")
     return p

@@ -10,7 +10,6 @@ Every rank counts for itself; the ranks train together, each on a micro-batch of
 import argparse
 import statistics
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import deepspeed
@@ -22,19 +21,12 @@ import memory_counts as counts
 import time_table as table
 
 from labkit import configs, data, env, measure
+from labkit.flags import at_least
 from labkit.models import GPTConfig
 from labkit.records import Recorder, Run
 
 WARM_UP = 2  # steps not timed: buffers are made, caches filled
 MICRO = "train_micro_batch_size_per_gpu"
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text!r}")
-        return int(text)
-    return read
 
 
 def rate(text: str) -> float:

@@ -13,7 +13,6 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,6 +25,7 @@ import way_predictions as predicted  # noqa: E402
 import way_table as table  # noqa: E402
 
 from labkit import data, env, measure  # noqa: E402
+from labkit.flags import at_least  # noqa: E402
 from labkit.models import GPT, GPTConfig  # noqa: E402
 from labkit.records import Recorder, Run  # noqa: E402
 
@@ -35,14 +35,6 @@ WARM_UP = 3  # steps not timed: buffers are made, ZeRO-3 learns the order of lay
 
 class LossesDiffer(RuntimeError):
     """A way that does not compute what the plain loop computes."""
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text!r}")
-        return int(text)
-    return read
 
 
 def parser() -> argparse.ArgumentParser:
