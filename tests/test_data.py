@@ -62,6 +62,14 @@ def test_reviews_carry_both_labels_and_no_repetition():
     assert {label for _, label in items} == {"pos", "neg"}
 
 
+def test_news_is_plain_text_without_tags():
+    items = data.load("peoples-daily").items
+    assert "迈向充满希望的新世纪——一九九八年新年讲话（附图片１张）" in items
+    assert len(items) == len(set(items))
+    assert not any("/" in text and text.isascii() for text in items)
+    assert not any(mark in text for text in items for mark in ("/n", "/v", "[", "]"))
+
+
 def test_pairs_are_pairs():
     for name in ("ui-strings-zh", "dialogues-en", "questions-en", "docstrings"):
         for source, target in data.load(name).items:
