@@ -117,7 +117,10 @@ def run(lab: str, *, ranks: int | str = "auto", args: Sequence[str] = (),
                             "each, with --node-rank, --master-addr and --master-port")
     config = Path(config or folder / "ds_config.json").resolve()
     configs.check(configs.load(config), total, where=config.name)
-    _check_flags(folder, list(args))
+    parsed = _check_flags(folder, list(args))
+    announce = getattr(_script(folder), "announce", None)  # a lab may say what is to come, or refuse
+    if announce and (said := announce(parsed, total)):
+        print(said, flush=True)
     port = _port(master_port) if not node_rank else master_port  # only host 0 listens there
     run_dir = _new_folder(out, folder.name, total)
 
