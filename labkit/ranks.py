@@ -44,7 +44,8 @@ from jupyter_client.manager import KernelManager
 from labkit import env, processes
 from labkit.check import AnswerFailed, is_stub, tell_error
 
-START_SECONDS = 90.0
+START_SECONDS = 90.0  # until every rank has joined the others
+ANSWER_SECONDS = 60.0  # until a kernel that was just started answers; one that does not is replaced
 _pool: "Pool | None" = None  # the one that %%px talks to
 _pools: "dict[int, Pool]" = {}  # by number of ranks
 
@@ -70,22 +71,33 @@ class _SamePython(KernelSpecManager):
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
-                "--IPKernelApp.capture_fd_output=False"]
+                "--IPKernelApp.capture_fd_output=False", "--HistoryManager.enabled=False"]
         return KernelSpec(argv=argv, display_name=kernel_name, language="python")
 
 
+class _Silent(RankError):
+    """A kernel lives, or has died, without ever having answered."""
+
+
 class _Rank:
-    """One rank: its kernel, its client, and what it has said in the running cell."""
+    """One rank: its kernel, its client, and what it has said in the running cell.
+
+    They talk over sockets that are files in ``folder``: another program may take a TCP port between
+    its choice and its use.
+    """
 
     def __init__(self, rank: int, environ: dict[str, str], folder: Path) -> None:
         self.rank = rank
         self.log = folder / f"rank{rank}.log"
-        self.manager = KernelManager(kernel_spec_manager=_SamePython())
+        fits = len(os.fsencode(folder)) < 80  # a socket's path may have some 100 bytes
+        self.manager = KernelManager(kernel_spec_manager=_SamePython(),
+                                     transport="ipc" if fits else "tcp",
+                                     connection_file=str(folder / f"rank{rank}.json"))
         with self.log.open("ab") as log:
             self.manager.start_kernel(env=environ, stdout=log, stderr=log)
         self.process = psutil.Process(self.manager.provisioner.process.pid)
         self.client = self.manager.client()
-        self.client.start_channels()
+        self.client.start_channels(stdin=False, hb=False, control=False)
         self.begin(None)
 
     def begin(self, code: str | None) -> None:
@@ -153,6 +165,7 @@ class _Rank:
         self.client.stop_channels()
         self.manager.provisioner.process.wait()
         self.manager.cleanup_connection_file()
+        self.manager.cleanup_ipc_files()
         self.manager.context.destroy(linger=0)
 
 
@@ -206,11 +219,13 @@ class Pool:
         return bool(self.ranks) and all(rank.exit_code is None for rank in self.ranks)
 
     def _start_ranks(self) -> None:
-        try:
-            self._try_to_start()
-        except BaseException:  # also when the reader presses stop: leave no half-started rank
-            self._end_ranks()
-            raise
+        for last in (False, True):
+            try:
+                return self._try_to_start()
+            except BaseException as error:  # also when the reader presses stop
+                self._end_ranks()  # leave no half-started rank
+                if last or not isinstance(error, _Silent):
+                    raise
 
     def _try_to_start(self) -> None:
         port = str(env.free_port())
@@ -223,12 +238,13 @@ class Pool:
             if on_cpu:
                 environ |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
             self.ranks.append(_Rank(rank, environ, self.folder))
-        try:
-            for rank in self.ranks:
-                rank.client.wait_for_ready(timeout=START_SECONDS)
-        except RuntimeError as error:
-            log = self.ranks[0].log.read_text(errors="replace")[-2000:]
-            raise RankError(f"the ranks did not start within {START_SECONDS:g} s: {error}\n{log}") from None
+        for rank in self.ranks:
+            try:
+                rank.client.wait_for_ready(timeout=ANSWER_SECONDS)
+            except RuntimeError as error:
+                log = rank.log.read_text(errors="replace")[-2000:]
+                raise _Silent(f"rank {rank.rank} did not start within {ANSWER_SECONDS:g} s, "
+                              f"twice: {error}\n{log}") from None
         join = f"import labkit.ranks; labkit.ranks._join({self.timeout!r}, {str(self.folder)!r})"
         self._gather(range(self.num_ranks), join, START_SECONDS, stall=START_SECONDS)
 

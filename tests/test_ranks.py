@@ -161,6 +161,39 @@ def test_a_rank_that_is_not_there_is_refused(pool):
         pool.execute("1", ranks=[2])
 
 
+@pytest.fixture
+def deaf(monkeypatch):
+    """Processes that do not answer, started in the place of the next kernels; how many is settable."""
+    started, number = [], [1]
+    kernel_spec = ranks._SamePython.get_kernel_spec
+
+    def get_kernel_spec(self, name):
+        spec = kernel_spec(self, name)
+        if len(started) < number[0]:
+            started.append(name)
+            spec.argv = [sys.executable, "-c", "import time; print('deaf', flush=True); time.sleep(99)"]
+        return spec
+
+    monkeypatch.setattr(ranks._SamePython, "get_kernel_spec", get_kernel_spec)
+    return number
+
+
+def test_a_kernel_that_does_not_answer_is_replaced(deaf, monkeypatch):
+    monkeypatch.setattr(ranks, "ANSWER_SECONDS", 10)
+    pool = ranks.Pool(2)
+    assert pool.run(os.getpid) == rank_pids(pool)
+    pool.stop()
+
+
+def test_kernels_that_never_answer_are_told_and_leave_nothing(deaf, monkeypatch):
+    monkeypatch.setattr(ranks, "ANSWER_SECONDS", 2)
+    deaf[0] = 4
+    before = set(psutil.Process().children(recursive=True))
+    with pytest.raises(ranks.RankError, match=r"rank 0 did not start within 2 s, twice[^\0]*deaf"):
+        ranks.Pool(2)
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
 def test_no_orphans_when_the_notebook_is_killed():
     script = textwrap.dedent("""
         import time
