@@ -1,9 +1,11 @@
 """The command line: ``labkit doctor``, ``run``, ``plan``, ``claims``.
 
-Exit codes: 0 all is well, 1 a lab failed or a claim does not hold, 2 bad input, 130 interrupted.
+Exit codes: 0 all is well, 1 a lab failed or a claim does not hold, 2 bad input, 130 interrupted,
+141 nobody reads the output any more.
 """
 
 import argparse
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -186,13 +188,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rest and args.command != "run":
             raise env.UserError(f"unknown argument {rest[0]!r}; see `labkit {args.command} --help`")
         args.rest = rest
-        return args.do(args)
+        status = args.do(args)
+        sys.stdout.flush()
+        return status
     except env.UserError as error:
         print(f"labkit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("labkit: interrupted; nothing is left running", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # as in `labkit claims | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # what a shell says of a program that SIGPIPE ended
     except RuntimeError as error:
         if type(error).__name__ != "LabFailed":  # importing launch just for this takes seconds
             raise

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections import namedtuple
 
 import pytest
@@ -177,3 +179,11 @@ def test_plan_and_help(capsys):
     assert "--engine {deepspeed,torch}" in capsys.readouterr().out
     assert main([]) == 2
     assert "doctor" in capsys.readouterr().out
+
+
+def test_a_reader_who_has_seen_enough_gets_no_traceback():
+    claims = subprocess.Popen([sys.executable, "-m", "labkit.cli", "claims"], cwd=env.ROOT, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert "claims" in claims.stdout.readline()
+    claims.stdout.close()
+    assert claims.stderr.read() == "" and claims.wait() == 141

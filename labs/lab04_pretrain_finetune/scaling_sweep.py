@@ -15,15 +15,14 @@ a long run's loss half-way is not the loss of a run half as long, for its learni
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import platform
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import sweep_file
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -114,48 +113,19 @@ def step_seconds(layers: int, seed: int, train_set: tuple) -> float:
     return min(times[1:])
 
 
-def read(path: Path, settings: dict) -> dict:
-    """The file of an earlier call, or a new one. Raises UserError if it is another sweep's."""
-    if not path.exists():
-        return {"settings": settings, "points": []}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        held = found["settings"]
-        done = [(point["layers"], point["steps"]) for point in found["points"]]
-    except (ValueError, KeyError, TypeError, OSError):
-        raise UserError(f"{path} is not a file of this sweep: choose another --out") from None
-    for key, value in settings.items():
-        if held.get(key) != value:
-            raise UserError(f"{path} holds a sweep with {key} {held.get(key)}, not {value}: "
-                            "choose another --out")
-    if len(set(done)) < len(done):
-        raise UserError(f"{path} holds a point twice: choose another --out")
-    return found
-
-
-def write(path: Path, result: dict) -> None:
-    """The whole file or nothing: it is written beside, then renamed."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        beside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-
-
 def sweep(grid: dict, seed: int, path: Path, command: str) -> None:
     """Train what is missing in the file."""
     corpus = data.load("peoples-daily")
     settings = {"corpus": corpus.card.corpus, "sha256": corpus.card.sha256, "context": CONTEXT,
                 "batch": BATCH, "seed": seed}
-    result = read(path, settings)
+    result = sweep_file.read(path, settings, ("layers", "steps"))
     result |= {"command": command, "device": f"cpu, 1 thread, {platform.machine()}",
                "versions": {"python": platform.python_version(), "torch": torch.__version__}}
     done = {(point["layers"], point["steps"]) for point in result["points"]}
     missing = [(layers, steps) for steps, sizes in grid.items() for layers in sizes
                if (layers, steps) not in done]
     missing.sort(key=lambda point: step_flops(point[0]) * point[1])  # the cheap ones first
-    write(path, result)  # a folder that cannot be written is known now, not after an hour
+    sweep_file.write(path, result)  # a folder that cannot be written is known now, not after an hour
     part, test = corpus.split()
     train_set = windows(part.text, seed)
     most = len(train_set[0]) // BATCH
@@ -180,7 +150,7 @@ def sweep(grid: dict, seed: int, path: Path, command: str) -> None:
             point = train(layers, steps, seed, train_set, validation, tick)
             before += steps * cost
             result["points"].append(point)
-            write(path, result)
+            sweep_file.write(path, result)
             bar.write(f"N {point['N']:9,}  D {point['D']:9,}  loss {point['loss']:.4f}  "
                       f"{point['seconds']:.0f} s", file=sys.stdout)
     print(f"{len(result['points'])} points in {path}", flush=True)

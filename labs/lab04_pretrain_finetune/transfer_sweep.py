@@ -33,6 +33,7 @@ import numpy as np
 import peft
 import reviews
 import sklearn
+import sweep_file
 import torch
 import transformers
 from sklearn.feature_extraction.text import CountVectorizer
@@ -275,7 +276,7 @@ class Sweep:
         cards = [data.load(name).card for name in ("chinese-reviews", "peoples-daily")]
         settings = json.loads(json.dumps({"plan": asdict(plan), "context": CONTEXT,
                                           "sha256": [card.sha256 for card in cards]}))
-        self.result = read(path, settings)
+        self.result = sweep_file.read(path, settings, ("way", "share", "seed"))
         self.result |= {"command": command, "device": f"cpu, 1 thread, {platform.machine()}", "versions": {
             "python": platform.python_version(), "torch": torch.__version__, "peft": peft.__version__,
             "transformers": transformers.__version__, "scikit-learn": sklearn.__version__}}
@@ -284,7 +285,7 @@ class Sweep:
             self.weights.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make {self.weights.parent}: {error.strerror}") from None
-        write(path, self.result)  # a folder that cannot be written is known now, not after an hour
+        sweep_file.write(path, self.result)  # a folder that cannot be written is known now, not after an hour
 
     def missing(self) -> list[tuple[str, float, int, int]]:
         """(way, share, seed, steps) that the file lacks; bags of characters at 100 % know no luck."""
@@ -311,7 +312,7 @@ class Sweep:
                 point = self.point(corpus, mlm, way, share, seed, steps)
                 point["seconds"] = round(time.process_time() - began, 1)
                 self.result["points"].append(point)
-                write(self.path, self.result)
+                sweep_file.write(self.path, self.result)
                 self.bar.write(f"{way:8} {share:4.0%} of labels, seed {seed}: {point['accuracy']:.4f}  "
                                f"{point['seconds']:.0f} s", file=sys.stdout)
         print(f"{len(self.result['points'])} points in {self.path}", flush=True)
@@ -356,7 +357,7 @@ class Sweep:
                 "parameters": sum(p.numel() for p in mlm.parameters()),
                 "mlm_loss": round(mlm_loss(mlm, corpus.test_rows[::3]), 4),
                 "seconds": round(time.process_time() - began, 1)}
-            write(self.path, self.result)
+            sweep_file.write(self.path, self.result)
             self.bar.write("pre-trained: {mlm_loss:.3f} nats a hidden character of test reviews  "
                            "{seconds:.0f} s".format(**self.result["pretraining"]), file=sys.stdout)
         return mlm
@@ -379,7 +380,7 @@ class Sweep:
         best = {way: max(rates, key=lambda rate: tried.get(way, {}).get(str(rate), rate))
                 for way, rates in RATES.items()}
         self.result |= {"tried": tried, "rates": best}
-        write(self.path, self.result)
+        sweep_file.write(self.path, self.result)
         self.bar.write(f"rates: {best}", file=sys.stdout)
 
     def learn(self, corpus: Reviews, mlm: nn.Module, way: str, items: list[int], steps: int, rate: float,
@@ -420,31 +421,6 @@ def timed(step: Callable) -> float:
         step()
         times.append(time.perf_counter() - began)
     return min(times[1:])
-
-
-def read(path: Path, settings: dict) -> dict:
-    """The file of an earlier call, or a new one. Raises UserError if it is another sweep's."""
-    if not path.exists():
-        return {"settings": settings, "points": []}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        held, _ = found["settings"], [(p["way"], p["share"], p["seed"]) for p in found["points"]]
-    except (ValueError, KeyError, TypeError, OSError):
-        raise UserError(f"{path} is not a file of this sweep: choose another --out") from None
-    for key, value in settings.items():
-        if held.get(key) != value:
-            raise UserError(f"{path} holds a sweep with another {key}: choose another --out")
-    return found
-
-
-def write(path: Path, result: dict) -> None:
-    """The whole file or nothing: it is written beside, then renamed."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        beside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 def parser() -> argparse.ArgumentParser:
