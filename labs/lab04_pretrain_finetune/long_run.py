@@ -21,7 +21,7 @@ KEEP = 2  # checkpoints
 
 def announce(args: argparse.Namespace, ranks: int, model: PreTrainedModel,
              tokenizer: PreTrainedTokenizerBase) -> str:
-    """How long a run will take, from steps timed in this process."""
+    """How long a run will take at least: steps timed here, without optimizer and all-reduce."""
     batch = configs.global_batch(configs.load(args.config), ranks)
     model, times, threads = model.to(env.device()), [], torch.get_num_threads()
     torch.set_num_threads(max(1, env.cores() // ranks))  # as many as a rank will have
@@ -34,7 +34,7 @@ def announce(args: argparse.Namespace, ranks: int, model: PreTrainedModel,
     torch.set_num_threads(threads)
     each = min(times[1:]) * max(1.0, 0.0 if env.use_gpu() else ranks / env.cores())
     minutes = each * (args.steps + args.finetune_steps) / 60
-    return (f"about {minutes:.0f} minutes, by steps timed here ({each:.2f} s each); a checkpoint every "
+    return (f"at least {minutes:.0f} minutes, by steps timed here ({each:.2f} s each); a checkpoint every "
             f"{args.every} steps: if it is stopped, the same command with --resume RUN goes on")
 
 
