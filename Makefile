@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 PROOF  := $(VENV)/proof
+PARTS  := _build/parts
 BOOK   := _build/html/index.html
 CODE   := $(wildcard labkit/*.py) $(wildcard labs/lab01_first_run/*)
 NBVAL  := --nbval --nbval-current-env --nbval-cell-timeout 300 \
@@ -24,7 +25,8 @@ test: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/python book/_ext/vendor.py
 	@$(BIN)/pytest tests -q -n 2 --dist loadfile
-	@$(BIN)/pytest $(NBVAL) chapters -q
+	@$(BIN)/python tests/parts.py chapters $(PARTS)
+	@$(BIN)/pytest $(NBVAL) chapters $(PARTS) -q
 
 lab: $(READY)
 	@$(BIN)/jupyter lab chapters/01_overview.ipynb

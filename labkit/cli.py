@@ -161,6 +161,7 @@ def _plan_shape(args: argparse.Namespace, fixed: list[str]) -> None:
 
 
 def _claims(args: argparse.Namespace) -> int:
+    from labkit import form
     from labkit.claims import read_notebook
 
     broken = 0
@@ -171,10 +172,14 @@ def _claims(args: argparse.Namespace) -> int:
             raise env.UserError(f"cannot read the notebook {path}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise env.UserError(f"{path} is not a notebook: give the path of a chapter") from None
-        print(f"{path.name}: {len(found)} claims")
-        for claim in found:
-            broken += not claim.holds
-            print("  " + claim.text())
+        deep = {claim["id"] for claim in form.claims(form.read(path).depth)}
+        for where, claims in (("", [claim for claim in found if claim.id not in deep]),
+                              (" in its depth", [claim for claim in found if claim.id in deep])):
+            if claims or not where:
+                print(f"{path.name}: {len(claims)} claims{where}")
+            for claim in claims:
+                broken += not claim.holds
+                print("  " + claim.text())
     return 1 if broken else 0
 
 

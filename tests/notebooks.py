@@ -4,7 +4,8 @@
     python tests/notebooks.py --check chapters/*.ipynb    only name files not in normal form
 
 A notebook whose cell raises is not stored. Two executions give the same bytes if they print the
-same: execution times, widget states and memory addresses are taken out.
+same: execution times, widget states and memory addresses are taken out. The normal form also writes the map
+of a chapter's parts, and folds what a reader opens at will: claims' code, checks, solutions, depth.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import hashlib
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -20,24 +22,34 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 from tqdm import tqdm
 
+from labkit import form
+
 CELL_TIMEOUT_SECONDS = 300
-KEPT_CELL_METADATA = ("tags", "jupyter", "mystnb", "slideshow")
+COLLAPSED = "jp-MarkdownHeadingCollapsed"
+KEPT_CELL_METADATA = ("tags", "jupyter", "mystnb", "slideshow", COLLAPSED)
+MAP_CELL = "map"
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def execute(nb: NotebookNode, folder: Path, name: str) -> None:
+def execute(nb: NotebookNode, folder: Path, name: str) -> dict[int, float]:
     """Run all cells in ``folder`` in a fresh kernel of this Python; shows which cell is running.
 
-    Raises CellExecutionError, CellTimeoutError or DeadKernelError.
+    Returns {index of a code cell: seconds}. Raises CellExecutionError, CellTimeoutError or DeadKernelError.
     """
     # Found first: a kernel named python3 elsewhere may belong to another environment.
     os.environ["JUPYTER_PATH"] = os.path.join(sys.prefix, "share", "jupyter")
     code_cells = sum(cell.cell_type == "code" for cell in nb.cells)
+    seconds: dict[int, float] = {}
     with tqdm(total=code_cells, unit="cell", desc=name, ncols=100) as bar:
 
         def starts(cell: NotebookNode, cell_index: int) -> None:
             bar.set_postfix_str(cell.source.partition("\n")[0][:40])
+            seconds[cell_index] = -time.perf_counter()
+
+        def ends(cell: NotebookNode, cell_index: int, execute_reply: dict) -> None:
+            bar.update()
+            seconds[cell_index] += time.perf_counter()
 
         NotebookClient(
             nb,
@@ -49,17 +61,21 @@ def execute(nb: NotebookNode, folder: Path, name: str) -> None:
             record_timing=False,
             resources={"metadata": {"path": str(folder)}},
             on_cell_execute=starts,
-            on_cell_executed=lambda cell, cell_index, execute_reply: bar.update(),
+            on_cell_executed=ends,
         ).execute()
+    return seconds
 
 
-def normalise(nb: NotebookNode) -> NotebookNode:
-    """Bring an executed notebook into normal form, in place."""
+def normalise(nb: NotebookNode, number: str = "") -> NotebookNode:
+    """Bring an executed notebook, of the chapter with this number, into normal form, in place."""
     nb.nbformat, nb.nbformat_minor = 4, 5
+    part_seconds = nb.metadata.get("labkit", {}).get("seconds", {})
     nb.metadata = NotebookNode(
         kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
         language_info={"name": "python"},
     )
+    if part_seconds:
+        nb.metadata.labkit = NotebookNode(seconds=part_seconds)
     taken: set[str] = set()
     for cell in nb.cells:
         cell.source = cell.source.rstrip("\n")
@@ -67,13 +83,45 @@ def normalise(nb: NotebookNode) -> NotebookNode:
         cell.metadata = NotebookNode(
             {key: cell.metadata[key] for key in KEPT_CELL_METADATA if cell.metadata.get(key)}
         )
-        if "solution" in cell.metadata.get("tags", []):
-            prompts = {"code_prompt_show": "Show a solution", "code_prompt_hide": "Hide it"}
-            cell.metadata.setdefault("mystnb", NotebookNode()).update(prompts)
+        fold(cell, form.follows(number))
         if cell.cell_type == "code":
             cell.outputs = [normal for normal in map(normal_output, cell.outputs) if normal]
             lift_alt(cell)
+    for cell in nb.cells:
+        if cell.id == MAP_CELL:
+            intro = cell.source.partition("\n\n|")[0]
+            cell.source = f"{intro}\n\n{form.chapter_map(form.cut(nb.cells, number), part_seconds)}"
     return nb
+
+
+def fold(cell: NotebookNode, follows_form: bool) -> None:
+    """Mark what the book folds, and JupyterLab too: solutions, checks, claims' code, questions, depth."""
+    tags = cell.metadata.get("tags", [])
+    prompts = {}
+    if "solution" in tags:
+        prompts = {"code_prompt_show": "Show a solution", "code_prompt_hide": "Hide it"}
+    if {"solution", "check"} & set(tags):
+        cell.metadata.setdefault("jupyter", NotebookNode()).source_hidden = True
+    if follows_form:
+        if "claim" in tags:
+            prompts = {"code_prompt_show": "Show how it is measured", "code_prompt_hide": "Hide it"}
+        for has, gets in (("claim", "hide-input"), ("ask", "remove-input")):
+            if has in tags and gets not in tags:
+                cell.metadata.tags = [*tags, gets]
+        if cell.cell_type == "markdown" and re.match(r"#{3,6} Depth: ", cell.source):
+            cell.metadata[COLLAPSED] = True
+    if prompts:
+        cell.metadata.setdefault("mystnb", NotebookNode()).update(prompts)
+
+
+def part_times(nb: NotebookNode, number: str, seconds: dict[int, float]) -> dict[str, int]:
+    """{part: whole seconds}; a time like the one already stored is kept, so that files repeat."""
+    before, now = nb.metadata.get("labkit", {}).get("seconds", {}), {}
+    for part in form.cut(nb.cells, number).parts:
+        took = max(1, round(sum(seconds.get(cell["place"], 0) for cell in part.cells)))
+        kept = before.get(part.name, 0)
+        now[part.name] = kept if kept / 1.5 - 2 <= took <= kept * 1.5 + 2 else took
+    return now
 
 
 def cell_id(cell: NotebookNode, taken: set[str]) -> str:
@@ -120,21 +168,22 @@ def store(path: Path) -> str:
     """Execute, normalise and write one notebook. Returns "" or what went wrong, in one line."""
     nb = nbformat.read(path, as_version=4)
     try:
-        execute(nb, path.parent, path.name)
+        seconds = execute(nb, path.parent, path.name)
     except CellExecutionError as error:
         return f"{path}: {error.ename}: {error.evalue}\n{error.traceback}"
     except CellTimeoutError as error:
         return f"{path}: a cell ran longer than {CELL_TIMEOUT_SECONDS} s. {str(error)[:500]}"
     except DeadKernelError:
         return f"{path}: the kernel died; it may have run out of memory"
-    path.write_text(write(normalise(nb)), encoding="utf-8")
+    nb.metadata.labkit = NotebookNode(seconds=part_times(nb, path.name[:2], seconds))
+    path.write_text(write(normalise(nb, path.name[:2])), encoding="utf-8")
     return ""
 
 
 def is_normal(path: Path) -> bool:
     """True if storing the notebook again, as it is, would not change the file."""
     text = path.read_text(encoding="utf-8")
-    return write(normalise(nbformat.reads(text, as_version=4))) == text
+    return write(normalise(nbformat.reads(text, as_version=4), path.name[:2])) == text
 
 
 def main() -> int:

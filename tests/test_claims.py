@@ -9,7 +9,16 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from labkit.claims import Claim, ClaimFailed, claim, read_notebook
+from labkit import claims as module
+from labkit import form
+from labkit.claims import Claim, ClaimFailed, claim, predict, read_notebook
+
+
+@pytest.fixture(autouse=True)
+def before_the_form(monkeypatch):
+    """Chapter 00 does not follow the form, Chapter 99 does."""
+    monkeypatch.setattr(form, "NOT_YET", form.NOT_YET | {"00"})
+    monkeypatch.setattr(module, "_ASKED", {})
 
 
 def shown(capsys, *args, **kwargs) -> str:
@@ -122,7 +131,8 @@ def notebook(tmp_path_factory):
     cells = [
         "from labkit.claims import claim",
         "claim('ch00-one', 'a | b', 1.0, 1.0)",
-        "claim('ch00-two', 'fast', None, 3.0, at_most=9, unit='s', noisy=True, source='§1')",
+        "claim('ch00-two', 'fast', None, 3.0, at_most=9, unit='s', noisy=True, source='§1',"
+        " control={'slow': 12.0})",
     ]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     NotebookClient(book, timeout=60).execute()
@@ -139,3 +149,79 @@ def test_a_notebook_stores_its_claims(notebook):
     assert output.data["text/plain"] == claims[0].text()
     assert output.data["text/html"] == claims[0].to_html()
 
+
+
+# ------------------------------------------------------------------- the reading form
+
+
+def test_a_control_is_shown_and_must_fail(capsys):
+    claim("ch99-x", "it learns", None, 2.0, at_most=3, control={"untrained": 8.0, "shuffled": 5})
+    assert "control, which must fail: untrained 8 · shuffled 5" in capsys.readouterr().out
+    with pytest.raises(ClaimFailed, match="the control 'untrained' holds too: this claim cannot fail"):
+        claim("ch99-x", "it learns", None, 2.0, at_most=9, control={"untrained": 8.0})
+    assert "FAILS" in capsys.readouterr().out
+
+
+def test_a_control_of_a_prediction_lies_outside_its_tolerance(capsys):
+    claim("ch99-x", "about ten", 10, 10.4, rtol=0.1, control={"a factor of 2 left out": 5.2})
+    with pytest.raises(ClaimFailed, match="cannot fail"):
+        claim("ch99-x", "about ten", 10, 10.4, rtol=0.1, control={"no factor": 9.5})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (dict(predicted=None, measured=3, at_most=9), "needs a control"),
+        (dict(predicted=10, measured=10, rtol=0.06), "needs a control"),
+        (dict(predicted=10, measured=10, atol=0.6), "needs a control"),
+        (dict(predicted=0, measured=0, atol=1e-9), "needs a control"),
+        (dict(predicted=True, measured=True), "truth values"),
+        (dict(predicted=[True, True], measured=[True, True]), "truth values"),
+        (dict(predicted=[1] * 9, measured=[1] * 9), "would be cut off"),
+        (dict(predicted={i: i for i in range(13)}, measured={i: i for i in range(13)}), "takes in"),
+        (dict(predicted={"a": 1}, measured={"b": 1}), "the same cases"),
+    ],
+)
+def test_what_the_form_refuses(capsys, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        claim("ch99-x", "it is so", **arguments)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("arguments", [
+    dict(predicted=10, measured=10, rtol=0.05),
+    dict(predicted=[1] * 8, measured=[1] * 8),
+    dict(predicted=0, measured=0),
+])
+def test_what_the_form_allows(arguments):
+    claim("ch99-x", "it is so", **arguments)
+
+
+def test_several_cases_are_a_table(capsys):
+    claim("ch99-x", "sizes", {"small": 100, "large": 200.0}, {"small": 100, "large": 201.0}, rtol=0.01)
+    assert "predicted small 100 · large 200 | measured small 100 · large 201" in capsys.readouterr().out
+    with pytest.raises(ClaimFailed):
+        claim("ch99-x", "sizes", {"small": 100, "large": 200}, {"small": 100, "large": 250}, rtol=0.01)
+    record = Claim(id="ch99-x", statement="s", predicted="p", measured="m", difference="d", tolerance="",
+                   holds=True, cases=[dict(case="<a>", predicted="1", measured="2", difference="3")])
+    assert "<td>&lt;a&gt;</td><td>1</td><td>2</td><td>3</td>" in record.to_html()
+
+
+def test_a_predicted_number_is_asked_and_answered(capsys):
+    predict("ch99-x", "how many?", unit="bytes")
+    claim("ch99-x", "so many", 16, 16, unit="bytes")
+    assert "you said" not in capsys.readouterr().out
+    predict("ch99-x", "how many?", mine=12)
+    assert "You said 12" in capsys.readouterr().out
+    claim("ch99-x", "so many", 16, 16, unit="bytes")
+    assert "you said 12 bytes" in capsys.readouterr().out
+    for wrong in ("12", True):
+        with pytest.raises(ValueError, match="give a number"):
+            predict("ch99-x", "how many?", mine=wrong)
+
+
+def test_an_asked_box_carries_its_numbers_and_no_noise(monkeypatch):
+    shape = dict(id="ch99-x", statement="s", predicted="16", measured="17", difference="d", tolerance="",
+                 holds=True, numbers=[16.0, 17.0])
+    assert 'data-predicted="16.0" data-measured="17.0"' in Claim(**shape).to_html()
+    assert "data-measured" not in Claim(**shape, noisy=True).to_html()

@@ -1,5 +1,6 @@
 """Every exercise's check: silent about the stub, content with the solution, clear about mistakes."""
 
+import ast
 import contextlib
 import io
 import re
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
+from labkit import form
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("[0-9][0-9]_*.ipynb"))
@@ -38,16 +41,24 @@ def exercises(path: Path) -> dict[str, dict[str, nbformat.NotebookNode]]:
 
 
 @cache
-def imports(path: Path) -> dict:
-    """The names of the chapter's import cell, its first code cell."""
+def imports(path: Path, id: str) -> dict:
+    """What stands ready for an exercise: its part's imports; in a chapter without parts, the first cell's."""
+    for part in form.read(path).parts:
+        if id in form.exercises(part.cells):
+            sources = [cell["source"] for cell in part.cells if "setup" in form.tags(cell)]
+            break
+    else:
+        sources = [next(cell.source for cell in cells(path) if cell.cell_type == "code")]
+    kept = [node for source in sources for node in ast.parse(source).body
+            if isinstance(node, ast.Import | ast.ImportFrom)]
     names: dict = {}
-    exec(next(cell.source for cell in cells(path) if cell.cell_type == "code"), names)
+    exec(compile(ast.Module(kept, type_ignores=[]), "<imports>", "exec"), names)
     return names
 
 
 def verdict(path: Path, id: str, answer: str) -> str:
-    """What the check of exercise `id` prints about `answer`, with only the import cell before it."""
-    names = dict(imports(path))
+    """What the check of exercise `id` prints about `answer`, with nothing but imports before it."""
+    names = dict(imports(path, id))
     exec(compile(answer, f"<answer to {id}>", "exec"), names)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 TAG = re.compile(
-    r"claim|exercise|check|solution|lab|ex:ex\d\d-[a-z0-9-]+|nbval-ignore-output"
+    r"setup|hurry|picture|ask|claim|exercise|check|solution|lab|ex:ex\d\d-[a-z0-9-]+|nbval-ignore-output"
     r"|hide-(input|cell)|remove-(input|output|cell)"
 )
 SHOWS = {"print", "show", "display", "claim", "check"}
@@ -127,10 +127,23 @@ def test_every_exercise_has_stub_check_and_solution(code_cells):
         assert places == sorted(places), f"{exercise}: stub, check, solution, in this order"
 
 
-def test_solutions_are_folded_in_the_book_and_in_jupyterlab(code_cells):
-    for cell in tagged(code_cells, "solution"):
-        assert "hide-cell" in tags(cell)
-        assert cell.metadata.get("jupyter", {}).get("source_hidden") is True
+def test_solutions_and_checks_are_folded_in_the_book_and_in_jupyterlab(code_cells):
+    for kind, folded in (("solution", "hide-cell"), ("check", "hide-input")):
+        for cell in tagged(code_cells, kind):
+            assert folded in tags(cell)
+            assert cell.metadata.get("jupyter", {}).get("source_hidden") is True
+
+
+def test_a_question_stands_before_its_claim(code_cells):
+    claims = [o.metadata["labkit_claim"]["id"] for c in code_cells for o in c.outputs
+              if "labkit_claim" in o.get("metadata", {})]
+    asked = [(i, o.metadata["labkit_ask"]["id"]) for i, c in enumerate(code_cells) for o in c.outputs
+             if "labkit_ask" in o.get("metadata", {})]
+    assert all("ask" in tags(code_cells[i]) for i, _ in asked)
+    for i, id in asked:
+        nearby = [o.get("metadata", {}).get("labkit_claim", {}).get("id")
+                  for c in code_cells[i + 1 : i + 4] for o in c.outputs]
+        assert id in claims and id in nearby, f"{id} is asked, and not shown soon after"
 
 
 def test_stored_checks_are_those_of_the_unsolved_exercises(code_cells):
