@@ -100,7 +100,7 @@ def fold(cell: NotebookNode, follows_form: bool) -> None:
     prompts = {}
     if "solution" in tags:
         prompts = {"code_prompt_show": "Show a solution", "code_prompt_hide": "Hide it"}
-    if {"solution", "check"} & set(tags):
+    if {"solution", "check", "picture"} & set(tags):
         cell.metadata.setdefault("jupyter", NotebookNode()).source_hidden = True
     if follows_form:
         if "claim" in tags:
