@@ -6,16 +6,23 @@ is plain. Every gap gets one sentence that names it and the cure, and exit code 
 
 import os
 import shutil
+import ssl
 import subprocess
 import sys
+import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CONSTRAINTS = os.path.join(ROOT, "constraints.txt")
 NEEDS_GB = 4
+NEEDS_GB_CUDA = 9  # on Linux x86-64 PyTorch 2.13 brings 2.7 GB of packages, which take 4.8 GB installed
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # 0.2 GB, which take 0.8 GB
+PATIENCE_SECONDS = 4
 TROUBLES = [  # (what pip prints, what it means)
     (("Temporary failure", "Name or service not known", "Connection refused", "NewConnectionError",
       "Network is unreachable", "Connection timed out", "Read timed out", "ProxyError"),
      "the package index cannot be reached; connect to the network, or set PIP_INDEX_URL to a mirror"),
-    (("No space left on device",), "the disk is full; free %d GB and try again" % NEEDS_GB),
+    (("No space left on device",),
+     "the disk is full; free %d GB (%d GB for PyTorch with CUDA) and try again" % (NEEDS_GB, NEEDS_GB_CUDA)),
     (("No matching distribution found", "ResolutionImpossible"),
      "a pinned package is not to be had for this machine; see the line above, and constraints.txt"),
 ]
@@ -47,6 +54,60 @@ def check(folder):
              % (free, parent, NEEDS_GB))
 
 
+def has_gpu():
+    """Whether this machine shows an NVIDIA GPU: a driver, a device, or the tool that comes with them."""
+    signs = ("/proc/driver/nvidia", "/dev/nvidia0")
+    return shutil.which("nvidia-smi") is not None or any(map(os.path.exists, signs))
+
+
+def answers(index):
+    """Whether a package index answers soon. One that does not would hold pip up for 45 s a package."""
+    try:
+        trusted = ssl.create_default_context(cafile=os.environ.get("PIP_CERT"))
+        page = index.rstrip("/") + "/torch/"
+        urllib.request.urlopen(page, timeout=PATIENCE_SECONDS, context=trusted).close()
+        return True
+    except Exception:  # no network, no such name, a proxy's refusal, a certificate: pip could not use it
+        return False
+
+
+def output(*command):
+    """What a command prints; empty if it fails."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def choose_torch(python):
+    """(package index to add for PyTorch, or None; one sentence that says which build comes, and why)."""
+    wish = os.environ.get("TORCH", "")
+    if wish not in ("", "cpu", "cuda") and "://" not in wish:
+        stop("TORCH=%s: give cpu, cuda, or the address of a package index" % wish)
+    installed = output(python, "-c", "import importlib.metadata as m; print(m.version('torch'))")
+    with open(CONSTRAINTS) as pins:
+        if "torch==%s\n" % installed.split("+")[0] in pins.readlines():
+            return None, "PyTorch %s is there already; `make clean` first, to take another build" % installed
+    if wish == "cuda":
+        return None, "PyTorch as pip's index has it, on Linux with CUDA, because TORCH=cuda"
+    if wish:
+        index = CPU_INDEX if wish == "cpu" else wish
+        if not answers(index):
+            stop("TORCH=%s asks for PyTorch from %s, which does not answer; mend that, or leave TORCH out"
+                 % (wish, index))
+        return index, "PyTorch from %s, because TORCH=%s" % (index, wish)
+    if not sys.platform.startswith("linux"):
+        return None, "PyTorch as pip's index has it: on this system it comes without CUDA"
+    if has_gpu():
+        return None, "PyTorch with CUDA, because there is an NVIDIA GPU (`make book TORCH=cpu` goes without)"
+    if "index-url" in output(python, "-m", "pip", "config", "list"):
+        return None, ("PyTorch from the package index that pip is set to; should that bring CUDA, "
+                      "`make book TORCH=cpu` goes without")
+    if answers(CPU_INDEX):
+        return CPU_INDEX, ("PyTorch without CUDA, because there is no NVIDIA GPU "
+                           "(`make book TORCH=cuda` takes CUDA all the same)")
+    return None, ("PyTorch as pip's index has it, maybe with 2.7 GB of CUDA to download: there is no "
+                  "NVIDIA GPU, but %s does not answer" % CPU_INDEX)
+
+
 def install(folder):
     """Create or bring up to date the environment in ``folder``: one resolve, under the constraints."""
     python = os.path.join(folder, "bin", "python")
@@ -55,10 +116,13 @@ def install(folder):
     if not whole:
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.check_call([sys.executable, "-m", "venv", folder])
-    print("installing the course's packages into %s (1.6 GB, one to five minutes) …" % folder, flush=True)
+    index, why = choose_torch(python)
+    print(why, flush=True)
+    print("installing the course's packages into %s (2 GB, with CUDA 6 GB; some minutes) …" % folder,
+          flush=True)
     command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "2",
-               "--progress-bar", "off", "--constraint", os.path.join(ROOT, "constraints.txt"),
-               "--editable", ROOT]
+               "--progress-bar", "off", "--constraint", CONSTRAINTS, "--editable", ROOT]
+    command += ["--extra-index-url", index] if index else []
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         lines = [line for line in done.stdout.splitlines() if "WARNING" not in line]

@@ -11,8 +11,7 @@ from PIL import ImageFont
 from labkit.claims import in_notebook
 from labkit.plot import PALETTE
 
-WIDTH = 460  # units at most: on a phone's page of 340 pixels, text of 14 units still has 10
-SIZE, LINE = 14, 18  # of text; from line to line
+WIDTH, SIZE, LINE = 460, 14, 18  # at most, so that a phone shows text of SIZE in 10 pixels; line to line
 COLOURS = dict(zip(("blue", "red", "green", "pink", "orange", "sky"), PALETTE, strict=False))
 TINT, HELD = 0.25, 0.45  # how much of its colour a box has behind its text; a part that is held
 DASHES = ' stroke-dasharray="5 4"'

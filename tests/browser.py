@@ -42,13 +42,24 @@ def browser() -> Iterator:
 
 
 @contextmanager
-def page(chromium, *, viewport: dict = DESKTOP, dark: bool = False) -> Iterator:
+def page(chromium, *, viewport: dict = DESKTOP, dark: bool = False, javascript: bool = True) -> Iterator:
     """A fresh page in the light or the dark mode of the book."""
     mode = "dark" if dark else "light"
-    context = chromium.new_context(viewport=viewport, color_scheme=mode)
+    context = chromium.new_context(viewport=viewport, color_scheme=mode, java_script_enabled=javascript)
     context.add_init_script(f"localStorage.mode = '{mode}'; localStorage.theme = '{mode}'")
     yield context.new_page()
     context.close()
+
+
+def watch(tab) -> list[str]:
+    """A list that fills with what goes wrong in the page: errors, and requests that leave the folder."""
+    found: list[str] = []
+    local = ("file:", "data:", "blob:")
+    tab.on("request", lambda r: None if r.url.startswith(local) else found.append(r.url))
+    tab.on("requestfailed", lambda r: found.append(f"failed: {r.url}"))
+    tab.on("console", lambda m: found.append(m.text) if m.type == "error" else None)
+    tab.on("pageerror", lambda error: found.append(str(error)))
+    return found
 
 
 def visit(tab, path: Path) -> None:
@@ -60,6 +71,40 @@ def visit(tab, path: Path) -> None:
                     diagram => diagram.querySelector("svg"))""",
         timeout=20_000,
     )
+
+
+AXE_RUN = """async ([axe, rules]) => {
+    if (!window.axe) (0, eval)(axe);
+    const options = {preload: false, resultTypes: ["violations"], ...(rules.length ? {runOnly: rules} : {})};
+    const {violations} = await window.axe.run(document, options);
+    return violations.filter(({impact}) => ["serious", "critical"].includes(impact)).flatMap(
+        ({id, nodes}) => nodes.map(({target, html}) => [id, String(target), html.slice(0, 200)]));
+}"""
+OF_COLOUR = ["color-contrast", "link-in-text-block"]
+OF_THE_THEME = [  # (rule, part of the element): what the theme does wrong is not ours
+    ("label-content-name-mismatch", "theme-switch-button"),
+    ("label-content-name-mismatch", "search-button-field"),
+]
+
+
+def barriers(tab, axe: str, rules: list[str] = ()) -> list[list[str]]:
+    """What axe-core (its source is ``axe``) calls serious or critical: [rule, selector, HTML] each."""
+    found = tab.evaluate(AXE_RUN, [axe, list(rules)])
+    return [fault for fault in found
+            if not any(fault[0] == rule and part in fault[2] for rule, part in OF_THE_THEME)]
+
+
+def barriers_in_every_look(tab, axe: str) -> dict[str, list]:
+    """The page's barriers on a desk and on a phone, light and dark; in the dark only colours differ."""
+    tab.add_style_tag(content="* { transition: none !important; animation: none !important; }")
+    found = {}
+    for name, size in (("desktop", DESKTOP), ("phone", PHONE)):
+        tab.set_viewport_size(size)
+        tab.wait_for_timeout(400)  # the theme follows a new width after 300 ms
+        for mode, rules in (("light", []), ("dark", OF_COLOUR)):
+            tab.evaluate("mode => { document.documentElement.dataset.theme = mode; }", mode)
+            found[f"{name}, {mode}"] = barriers(tab, axe, rules)
+    return {look: faults for look, faults in found.items() if faults}
 
 
 def pictures(site: Path, out: Path) -> None:

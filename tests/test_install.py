@@ -2,12 +2,34 @@
 
 import builtins
 import shutil
+import socket
 import sys
 from collections import namedtuple
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
 from labkit import install
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Tell the installer what it finds: by default Linux, no GPU, an empty environment, a network."""
+
+    def find(*, system="linux", gpu=False, installed="", settings="", silent=(), torch=""):
+        def output(_python, *command):
+            return settings if command == ("-m", "pip", "config", "list") else installed
+
+        monkeypatch.setattr(sys, "platform", system)
+        monkeypatch.setattr(install, "has_gpu", lambda: gpu)
+        monkeypatch.setattr(install, "output", output)
+        monkeypatch.setattr(install, "answers", lambda index: index not in silent)
+        monkeypatch.setenv("TORCH", torch)
+        return install.choose_torch("python")
+
+    return find
 
 
 def stopped(capsys, function, *arguments):
@@ -57,7 +79,8 @@ def test_no_right_to_write(tmp_path, capsys, monkeypatch):
     ("ERROR: No matching distribution found for torch==2.13.0", "not to be had for this machine"),
     ("ERROR: something nobody has seen before", "its last lines are above"),
 ])
-def test_what_pip_complains_of_is_told(tmp_path, capsys, pip_says, cure):
+def test_what_pip_complains_of_is_told(tmp_path, capsys, monkeypatch, pip_says, cure):
+    monkeypatch.setattr(install, "choose_torch", lambda python: (None, "any PyTorch"))
     fake = tmp_path / ".venv" / "bin" / "python"
     fake.parent.mkdir(parents=True)
     (tmp_path / "says").write_text(pip_says)
@@ -65,3 +88,75 @@ def test_what_pip_complains_of_is_told(tmp_path, capsys, pip_says, cure):
     fake.chmod(0o755)
     said = stopped(capsys, install.install, str(tmp_path / ".venv"))
     assert "pip could not install the packages" in said and cure in said
+
+
+# ---------------------------------------------------------------- which PyTorch
+
+CPU = install.CPU_INDEX
+ELSEWHERE = "https://example.org/whl/rocm"
+
+
+@pytest.mark.parametrize("found, index, why", [
+    ({}, CPU, "without CUDA, because there is no NVIDIA GPU"),
+    ({"gpu": True}, None, "with CUDA, because there is an NVIDIA GPU"),
+    ({"system": "darwin"}, None, "on this system it comes without CUDA"),
+    ({"silent": [CPU]}, None, f"there is no NVIDIA GPU, but {CPU} does not answer"),
+    ({"settings": ":env:.index-url='https://mirror'"}, None, "the package index that pip is set to"),
+    ({"settings": "global.extra-index-url='https://mine'"}, None, "the package index that pip is set to"),
+    ({"settings": ":env:.cert='/etc/ssl'"}, CPU, "without CUDA"),
+    ({"installed": "2.13.0+cpu"}, None, "PyTorch 2.13.0+cpu is there already; `make clean` first"),
+    ({"installed": "2.12.0+cpu"}, CPU, "without CUDA"),  # another than the pinned one is no reason to stay
+    ({"torch": "cuda"}, None, "because TORCH=cuda"),
+    ({"torch": "cpu", "gpu": True}, CPU, f"PyTorch from {CPU}, because TORCH=cpu"),
+    ({"torch": "cpu", "settings": ":env:.index-url='https://mirror'"}, CPU, "because TORCH=cpu"),
+    ({"torch": ELSEWHERE}, ELSEWHERE, f"PyTorch from {ELSEWHERE}"),
+])
+def test_the_build_of_pytorch_is_chosen_and_the_reason_told(machine, found, index, why):
+    chosen, said = machine(**found)
+    assert chosen == index
+    assert why in said
+
+
+def test_a_wish_that_cannot_be_met_is_told(machine, capsys):
+    said = stopped(capsys, partial(machine, torch="cpu", silent=[CPU]))
+    assert f"TORCH=cpu asks for PyTorch from {CPU}, which does not answer" in said
+    assert "give cpu, cuda, or the address" in stopped(capsys, partial(machine, torch="gpu"))
+
+
+def test_an_index_that_is_added_reaches_pip(tmp_path, monkeypatch):
+    monkeypatch.setattr(install, "choose_torch", lambda python: (ELSEWHERE, "because"))
+    fake = tmp_path / ".venv" / "bin" / "python"
+    fake.parent.mkdir(parents=True)
+    fake.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\n')
+    fake.chmod(0o755)
+    install.install(str(tmp_path / ".venv"))
+    called = (tmp_path / "called").read_text()
+    assert called.startswith("-m pip install ") and called.endswith(f" --extra-index-url {ELSEWHERE}\n")
+
+
+@pytest.mark.timeout(10)
+def test_an_index_that_accepts_and_says_nothing_is_given_up(monkeypatch):
+    monkeypatch.setattr(install, "PATIENCE_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert not install.answers(f"https://127.0.0.1:{silent.getsockname()[1]}")
+    assert not install.answers("https://127.0.0.1:9")
+
+
+def test_an_index_answers_when_it_has_a_page_for_torch(tmp_path):
+    serve = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        index = f"http://127.0.0.1:{server.server_port}"
+        assert not install.answers(index)
+        (tmp_path / "torch").mkdir()
+        assert install.answers(index) and install.answers(index + "/")
+        server.shutdown()
+
+
+@pytest.mark.parametrize("tool, device, gpu", [
+    (None, None, False), ("nvidia-smi", None, True), (None, "/dev/nvidia0", True), (None, "/dev/kfd", False),
+])
+def test_signs_of_an_nvidia_gpu(monkeypatch, tool, device, gpu):
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name == tool else None)
+    monkeypatch.setattr("os.path.exists", lambda path: path == device)
+    assert install.has_gpu() is gpu

@@ -96,7 +96,9 @@ def test_every_diagram_has_a_text_alternative(pages):
     assert not [name for name, text in diagrams if not re.search(r"accDescr\s*:\s*\S.{20}", text)]
 
 
-def test_every_internal_link_leads_somewhere(site, pages):
+def test_every_internal_link_leads_somewhere(pages):
+    places = {path: {tag.get(name) for tag in page.find_all(True) for name in ("id", "name")}
+              for path, page in pages.items()}
     dead = []
     for path, page in pages.items():
         for link in page.find_all("a", href=True):
@@ -105,12 +107,8 @@ def test_every_internal_link_leads_somewhere(site, pages):
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             fragment = unquote(parts.fragment)
-            if not target.is_file():
+            if not target.is_file() or (fragment and fragment not in places.get(target, {fragment})):
                 dead.append((path.name, link["href"]))
-            elif fragment and target in pages:
-                found = pages[target].find(attrs={"id": fragment})
-                if not found and not pages[target].find(attrs={"name": fragment}):
-                    dead.append((path.name, link["href"]))
     assert not dead
 
 
@@ -201,16 +199,11 @@ DRAWN = """() => ({
 
 
 def problems(chromium, path: Path) -> list[str]:
-    """What goes wrong when a page is opened from its folder."""
-    found: list[str] = []
+    """What goes wrong when a page is opened from its folder: errors, requests, what is not drawn."""
     with headless.page(chromium) as tab:
-        tab.on("request", lambda r: found.append(r.url))
-        tab.on("requestfailed", lambda r: found.append(f"failed: {r.url}"))
-        tab.on("console", lambda m: found.append(m.text) if m.type == "error" else None)
-        tab.on("pageerror", lambda error: found.append(str(error)))
+        found = headless.watch(tab)
         headless.visit(tab, path)
         drawn = tab.evaluate(DRAWN)
-    found = [what for what in found if not what.startswith(("file:", "data:"))]
     if "Formulas" not in drawn["as_text"] and (
         drawn["set"] < drawn["formulas"] or (drawn["formulas"] and not drawn["fonts"])
     ):
@@ -286,3 +279,35 @@ def test_the_keyboard_reaches_the_text_and_the_doors(chromium, site):
         doors = tab.evaluate("[...document.querySelectorAll('.sd-card a')].map(a => a.getAttribute('href'))")
         assert len(doors) == 3
         assert set(doors) <= reached
+
+
+@needs_browser
+def test_every_question_is_asked_before_its_answer_is_shown(chromium, pages):
+    """What ``labkit.claims`` writes and what the page's script looks for fit together."""
+    asking = {path: len(page.select(".labkit-ask")) for path, page in pages.items()}
+    for path in filter(asking.get, asking):
+        with headless.page(chromium) as tab:
+            tab.goto(path.as_uri())
+            assert tab.locator(".labkit-ask form").count() == asking[path]
+            assert tab.locator(".labkit-waiting .labkit-claim[data-predicted]").count() == asking[path]
+
+
+LESS_OF_THE_SAME = """for (const body of document.querySelectorAll("table.ledger > tbody"))
+    [...body.rows].slice(12).forEach(row => row.remove());
+for (const code of [...document.querySelectorAll("div.highlight pre")].slice(12))
+    code.textContent = code.textContent;  // without the colours of its words"""
+
+
+@needs_browser
+@pytest.mark.parametrize("name", ["index", "predictions", "appendix_c_ledger", "01_overview"])
+def test_no_reader_meets_a_barrier(chromium, pages, name):
+    """axe-core finds nothing serious, on a desk and on a phone, light and dark, with depth open."""
+    if missing := vendor.fetch(vendor.AXE):
+        pytest.skip(missing)
+    axe = (vendor.AXE.folder / vendor.AXE.script).read_text("utf-8")
+    (path,) = (path for path in pages if path.stem == name)
+    with headless.page(chromium) as tab:
+        headless.visit(tab, path)
+        tab.evaluate(LESS_OF_THE_SAME)
+        tab.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
+        assert headless.barriers_in_every_look(tab, axe) == {}

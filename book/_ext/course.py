@@ -1,7 +1,8 @@
 """What this book adds to Jupyter Book: claims from the notebooks, and pages that need no network.
 
 Directives: ``{claims} id …`` shows chosen claims as the chapter shows them; ``{claims-ledger}``
-lists every claim of every chapter. Both read the notebooks' stored outputs.
+lists every claim of every chapter. Both read the notebooks' stored outputs. What readers fold, answer and
+move is in ``reading.py``, ``predictions.py`` and ``temperature.py``.
 """
 
 import html
@@ -17,6 +18,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from sphinxcontrib import mermaid
 
+from labkit import form
 from labkit.claims import Claim, read_notebook
 
 logger = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ class LedgerDirective(SphinxDirective):
             for claim in claims:
                 if not claim.holds:
                     logger.warning("claim %s fails", claim.id, location=self.get_location())
-            tables.append(ledger_table(path.stem, claims))
+            tables.append(ledger_table(path, claims))
         return [nodes.raw("", "".join(tables), format="html")]
 
 
@@ -66,33 +68,39 @@ def box(claim: Claim) -> str:
     return claim.to_html().replace(f' id="{claim.id}"', "", 1)
 
 
-def ledger_table(chapter: str, claims: list[Claim]) -> str:
-    """One chapter's claims as an HTML table; ``chapter`` is the notebook's name."""
-    number = int(chapter[:2])
+def ledger_table(path: Path, claims: list[Claim]) -> str:
+    """One chapter's claims as an HTML table: those of the main line first, then those of depth."""
+    chapter = form.read(path)
+    deep = {claim["id"] for claim in form.claims(chapter.depth)}
+    bodies = ""
+    for title in ("Main line", "Depth"):
+        group = [claim for claim in claims if (claim.id in deep) == (title == "Depth")]
+        head = f'<tr><th colspan="4" scope="rowgroup">{title}</th></tr>' if deep and group else ""
+        bodies += f"<tbody>{head}{''.join(ledger_row(path.stem, claim) for claim in group)}</tbody>"
     held = sum(claim.holds for claim in claims)
-    rows = "".join(ledger_row(chapter, claim) for claim in claims)
     return (
         f'<div class="pst-scrollable-table-container"><table class="table ledger">'
-        f"<caption>Chapter {number}: {held} of {len(claims)} claims hold</caption>"
+        f"<caption>Chapter {int(chapter.number)}: {held} of {len(claims)} claims hold</caption>"
         "<thead><tr><th>Claim</th><th>Predicted</th><th>Measured</th>"
-        f"<th>Verdict</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<th>Verdict</th></tr></thead>{bodies}</table></div>"
     )
 
 
 def ledger_row(chapter: str, claim: Claim) -> str:
+    """One claim; several cases take the place of the two numbers."""
     c = claim.model_copy(update={k: html.escape(v) for k, v in claim if isinstance(v, str)})
+    control = f'<span class="source">Control, which must fail: {c.control}</span>' if c.control else ""
     source = f'<span class="source">Prediction from: {c.source}</span>' if c.source else ""
     tolerance = f" ({c.tolerance})" if c.tolerance else ""
-    cells = {
-        "Predicted": c.predicted,
-        "Measured": f"{c.measured} (varies from run to run)" if c.noisy else c.measured,
-        "Verdict": f"{'holds' if c.holds else 'FAILS'}, {c.difference}{tolerance}",
-    }
+    varies = " (varies from run to run)" if c.noisy else ""
+    numbers = (
+        f'<td colspan="2" data-label="Cases">{claim.table()}{varies}</td>' if c.cases else
+        f'<td data-label="Predicted">{c.predicted}</td><td data-label="Measured">{c.measured}{varies}</td>'
+    )
     return (
         f'<tr><td><a href="../chapters/{chapter}.html#{c.id}"><code>{c.id}</code></a><br>'
-        f"{c.statement}{source}</td>"
-        + "".join(f'<td data-label="{label}">{text}</td>' for label, text in cells.items())
-        + "</tr>"
+        f"{c.statement}{control}{source}</td>{numbers}"
+        f'<td data-label="Verdict">{"holds" if c.holds else "FAILS"}, {c.difference}{tolerance}</td></tr>'
     )
 
 
@@ -153,6 +161,8 @@ def notice(what: str, reason: str) -> str:
 def setup(app: Sphinx) -> dict:
     # A configuration value, so that pages are written anew when what is missing changes.
     app.add_config_value("course_missing", {}, "html")
+    for extension in ("reading", "predictions", "temperature"):
+        app.setup_extension(extension)
     app.add_directive("claims", ClaimsDirective)
     app.add_directive("claims-ledger", LedgerDirective)
     app.connect("config-inited", hide_dead_buttons)

@@ -3,6 +3,7 @@
 MathJax (formulas) and mermaid (diagrams) go into ``book/_static/vendor/``: from npm, or, for
 MathJax where there is no npm, from a Python package. Versions and checksums are pinned below.
 What cannot be fetched is left out, and the pages then say so instead of loading it from a network.
+``AXE`` checks the pages in the tests, and does not become part of them.
 """
 
 import base64
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VENDOR = Path(__file__).resolve().parent.parent / "_static" / "vendor"
+TOOLS = Path(__file__).resolve().parent.parent.parent / "_build" / "tools"
 TIMEOUT_SECONDS = 120
 
 
@@ -39,10 +41,11 @@ class Asset:
     script: str
     keep: tuple[str, ...]
     sources: tuple[Source, ...]
+    in_pages: bool = True
 
     @property
     def folder(self) -> Path:
-        return VENDOR / self.name
+        return (VENDOR if self.in_pages else TOOLS) / self.name
 
     def ready(self) -> bool:
         """True if this very version lies in the vendor folder, complete."""
@@ -87,6 +90,23 @@ ASSETS = (
             ),
         ),
     ),
+)
+
+AXE = Asset(
+    name="axe",
+    version="4.14.1",
+    script="axe.min.js",
+    keep=("axe.min.js",),
+    sources=(
+        Source(
+            "npm",
+            "axe-core@4.14.1",
+            "sha512-FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVG"
+            "tQ==",
+            "package/",
+        ),
+    ),
+    in_pages=False,
 )
 
 
