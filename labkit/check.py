@@ -2,6 +2,7 @@
 
 import copy
 import math
+import numbers
 import re
 import signal
 import threading
@@ -12,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 TIME_LIMIT = 20  # seconds for all cases of one exercise
-_KINDS = {"list": "a list", "tuple": "a list", "dict": "a dictionary", "str": "text",
-          "Counter": "a dictionary", "defaultdict": "a dictionary",
-          "ndarray": "a numpy array", "Tensor": "a torch tensor", "Parameter": "a torch tensor",
+_KINDS = {type(None): "nothing", bool: "True or False", numbers.Real: "a number", str: "text",
+          list | tuple | range: "a list", dict: "a dictionary"}
+_NAMED = {"ndarray": "a numpy array", "Tensor": "a torch tensor", "Parameter": "a torch tensor",
           "generator": "a generator (make it a list)", "function": "a function (not called?)"}
 
 
@@ -38,9 +39,10 @@ def check(id: str, answer: Callable, cases: Sequence[tuple[tuple, Any]], *,
 
     Args:
         id: ``exNN-words``.
-        cases: ``((arguments…), expected)``; ``...`` as expected leaves the case to the invariants.
+        cases: ``((arguments…), expected)``; ``...`` as expected leaves the case to the invariants,
+            an exception's class asks the answer to raise it.
         mistakes: message → function computing what a typical wrong answer computes. A message is
-            shown when its function agrees with the answer on all cases.
+            shown when its function agrees with the answer on all cases, or up to one where both raise.
         rtol, atol: ``|got − expected| ≤ atol + rtol·|expected|`` for every number.
         invariants: message → predicate ``(result, *arguments)`` that must hold in every case.
 
@@ -49,12 +51,14 @@ def check(id: str, answer: Callable, cases: Sequence[tuple[tuple, Any]], *,
     """
     if not cases:
         raise ValueError(f"{id}: a check needs at least one case")
+    cases = [(args, _Raised(expected()) if isinstance(expected, type) else expected)
+             for args, expected in cases]
     for message, mistake in (mistakes or {}).items():
         results = [_call(mistake, args)[0] for args, _ in cases]
         if all(isinstance(result, _Raised) for result in results):
             raise ValueError(f"{id}: mistake {message!r} raises {results[0].error!r} on every case")
-        if all(expected is ... or not _differs(result, expected, rtol, atol)
-               for result, (_, expected) in zip(results, cases, strict=True)):
+        if not any(_differs(result, expected, rtol, atol)
+                   for result, (_, expected) in zip(results, cases, strict=True)):
             raise ValueError(f"{id}: mistake {message!r} gives the right answer on every case")
     problem = _problem(answer, cases, mistakes or {}, invariants or {}, rtol, atol)
     print(f"{id}: {' '.join(problem.split()) if problem else 'ok'}", flush=True)
@@ -69,10 +73,10 @@ def _problem(answer: Callable, cases: Sequence, mistakes: dict, invariants: dict
     results, changed = [], None
     try:
         with _alarm(TIME_LIMIT):
-            for args, _ in cases:
+            for args, expected in cases:
                 result, left_args = _call(answer, args)
                 results.append(result)
-                if isinstance(result, _Raised):
+                if isinstance(result, _Raised) and _differs(result, expected, rtol, atol):
                     break
                 if changed is None and _differs(left_args, args, 0, 0):
                     changed = args
@@ -80,21 +84,24 @@ def _problem(answer: Callable, cases: Sequence, mistakes: dict, invariants: dict
         args = cases[min(len(results), len(cases) - 1)][0]
         return (f"not yet. {_spell(name, args)} did not finish within {TIME_LIMIT} s: "
                 "does its loop ever end?")
-    for (args, _), result in zip(cases, results, strict=False):
-        if isinstance(result, _Raised):
-            if isinstance(result.error, NotImplementedError) and is_stub(result.error, answer):
-                return "not attempted yet. Replace the `raise NotImplementedError` by your code."
-            if isinstance(result.error, AnswerFailed):
-                return f"not yet. {_spell(name, args)} {result.error}."
-            return f"not yet. {_spell(name, args)} raises {tell_error(result.error, answer)}."
-    wrong = [i for i, (_, expected) in enumerate(cases)
-             if expected is not ... and _differs(results[i], expected, rtol, atol)]
-    if wrong:
+    wrong = [i for i, result in enumerate(results) if _differs(result, cases[i][1], rtol, atol)]
+    last, (args, expected) = results[-1], cases[len(results) - 1]
+    crashed = isinstance(last, _Raised) and len(results) - 1 in wrong
+    if crashed and isinstance(last.error, NotImplementedError) and is_stub(last.error, answer):
+        return "not attempted yet. Replace the `raise NotImplementedError` by your code."
+    if crashed and isinstance(last.error, AnswerFailed):
+        return f"not yet. {_spell(name, args)} {last.error}."
+    if wrong and (len(results) > 1 or not crashed):  # one exception alone fits too much
         for message, mistake in mistakes.items():
-            if not any(_differs(results[i], _call(mistake, args)[0], rtol, atol)
-                       for i, (args, _) in enumerate(cases)):
+            if not any(_differs(result, _call(mistake, args)[0], rtol, atol)
+                       for result, (args, _) in zip(results, cases, strict=False)):
                 return f"not yet. {message}"
-    for i in wrong or range(len(cases)):
+    if crashed:
+        instead = f"; {_due(expected)}" if isinstance(expected, _Raised) else ""
+        return f"not yet. {_spell(name, args)} raises {tell_error(last.error, answer)}{instead}."
+    for i in [*wrong, *range(len(cases))]:
+        if isinstance(cases[i][1], _Raised):
+            continue
         for message, holds in invariants.items():
             verdict, _ = _call(holds, (results[i], *cases[i][0]))
             if isinstance(verdict, _Raised) or not verdict:
@@ -143,12 +150,19 @@ def _alarm(seconds: float) -> Iterator[None]:
 
 def _differs(got: Any, want: Any, rtol: float, atol: float) -> str:
     """Why ``got`` is not ``want``, as the end of a sentence; empty when it is."""
-    if isinstance(got, _Raised) or isinstance(want, _Raised):
-        return "" if _kind(got) == _kind(want) else "raises an exception"
+    if isinstance(want, _Raised):
+        same = isinstance(got, _Raised) and isinstance(got.error, type(want.error))
+        return "" if same else f"returns {_brief(got)}; {_due(want)}"
+    if isinstance(got, _Raised):
+        return "raises an exception"
+    if want is ...:
+        return ""
     if got is None and want is not None:
         return f"returns nothing (did you forget `return`?), expected {_brief(want)}"
     if _is_scalar(want) and _is_scalar(got):  # 2, np.int64(2) and torch.tensor(2) are one number
         got, want = _scalar(got), _scalar(want)
+    if isinstance(want, list | tuple) and hasattr(got, "dtype") and len(got.shape):
+        got = got.tolist() if len(got.shape) == 1 else list(got)  # an array serves as a list of its rows
     kind, want_kind = _kind(got), _kind(want)
     if kind != want_kind:
         return f"returns {kind}, {_brief(got)}, expected {want_kind}, {_brief(want)}"
@@ -187,14 +201,15 @@ def _differs(got: Any, want: Any, rtol: float, atol: float) -> str:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, _Raised):
-        return f"raises {type(value.error).__name__}"
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool | int | float):
-        return "True or False" if isinstance(value, bool) else "a number"
+    for kind, name in _KINDS.items():
+        if isinstance(value, kind):
+            return name
     name = type(value).__name__
-    return _KINDS.get(name, f"an object of type {name}")
+    return _NAMED.get(name, f"an object of type {name}")
+
+
+def _due(expected: _Raised) -> str:
+    return f"it should raise {type(expected.error).__name__}"
 
 
 def _is_scalar(value: Any) -> bool:

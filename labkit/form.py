@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
-NOT_YET = frozenset({"01", "02", "03", "04", "05", "07"})
+NOT_YET = frozenset({"02", "03", "04", "05", "07"})
 """Chapters written before the form. None of its rules (parts, names, budgets, controls, boxes) binds them."""
 
 WORDS_A_MINUTE, SECONDS_A_LINE, SECONDS_A_CLAIM, SECONDS_A_PICTURE = 120, 4, 15, 30
@@ -29,7 +29,7 @@ _HEADING = re.compile(_TARGET + r"(#{1,6}) (.+)")
 _PART = re.compile(r"((?:\d+\.\d+|Lab \d+) [a-z]) (.+)")
 _EXERCISE = re.compile(r"\*\*Exercise `(ex\d\d-[a-z0-9-]+)`\*\* \((\d+) minutes?\)")
 _ASIDE = {"solution", "check", "hide-cell", "remove-cell", "ask"}
-_LOOSE = {"fig", "ax", "axes"}  # each figure's own
+_LOOSE = {"fig", "ax", "axes", "_"}  # each figure's own; what is not wanted
 
 
 @dataclass
@@ -127,9 +127,11 @@ def tags(cell: dict) -> set[str]:
 def minutes(cells: list[dict]) -> float:
     """Minutes to read these cells: words, visible lines of code, claims and pictures, at fixed rates.
 
-    Solutions and checks do not count; neither does the code of claims and figures, which is folded.
+    Exercises do not count, since they state minutes of their own; neither does the code of claims and
+    figures, which is folded.
     """
-    cells = [cell for cell in cells if not tags(cell) & _ASIDE and cell.get("id") != "map"]
+    cells = [cell for cell in cells if not tags(cell) & (_ASIDE | {"exercise"})
+             and cell.get("id") != "map" and not _EXERCISE.search(cell["source"])]
     return (words(cells) / WORDS_A_MINUTE + sum(map(_lines, cells)) * SECONDS_A_LINE / 60
             + len(claims(cells)) * SECONDS_A_CLAIM / 60 + sum(map(_pictures, cells)) * SECONDS_A_PICTURE / 60)
 
@@ -152,7 +154,7 @@ def claims(cells: list[dict]) -> list[dict]:
 
 
 def _lines(cell: dict) -> int:
-    if cell["cell_type"] != "code" or tags(cell) & {"hide-input", "remove-input", "claim"}:
+    if cell["cell_type"] != "code" or tags(cell) & {"hide-input", "hide-cell", "remove-input", "claim"}:
         return 0
     return sum(bool(line.strip()) for line in cell["source"].splitlines())
 

@@ -1,6 +1,8 @@
 """Exercise checks: each kind of wrong answer gets the message that fits it."""
 
 import math
+from collections import OrderedDict, namedtuple
+from fractions import Fraction
 
 import nbformat
 import numpy as np
@@ -127,6 +129,12 @@ T = torch.arange(6.0).reshape(2, 3)
         ({1, 2}, {1}, "gives {1, 2}"),
         (math.inf, -math.inf, "gives inf, expected -inf"),
         (False, True, "gives False, expected True"),
+        (np.ones((2, 1)), [1.0, 1.0], "at [0] returns a numpy array, array([1.]), expected a number"),
+        (torch.tensor([1.0, 2.0]), [1.0, 2.0, 3.0], "returns 2 items, expected 3: [1.0, 2.0]"),
+        (torch.tensor([True, True]), [1.0, 1.0], "at [0] returns True or False"),
+        (np.array([1.0, 2.0]), [1.0, 2.5], "at [1] gives 2, expected 2.5"),
+        (np.array([1.0]), 1.0, "returns a numpy array"),
+        (np.array(1.0), [1.0], "returns a numpy array"),
         (0.1 + 0.2, 0.3, "gives 0.30000000000000004, expected 0.3"),
         ("a\nb\n" * 50, "b", "…"),
     ],
@@ -149,10 +157,56 @@ def test_values(capsys, got, expected, words):
         (np.bool_(True), True),
         (None, None),
         (torch.nn.Parameter(T), T),
+        (np.array([1, 2]), [1.0, 2.0]),
+        (torch.nn.Parameter(torch.tensor([1.0, 2.0])), [1, 2]),
+        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        ([np.array([1, 2]), torch.tensor([3])], ([1, 2], [3])),
+        (torch.stack([T, T]), [T, T]),
+        (np.empty(0), []),
+        (range(3), [0, 1, 2]),
+        ({"a": torch.tensor([1.0])}, {"a": [1]}),
+        (Fraction(1, 2), 0.5),
+        (OrderedDict(a=1), {"a": 1}),
+        (namedtuple("Pair", "x y")(1, 2), [1, 2]),
     ],
 )
 def test_equal_in_what_matters(capsys, got, expected):
     assert said(capsys, lambda x: got, [((1,), expected)]) == "ok"
+
+
+def halves(x):
+    if x % 2:
+        raise ValueError(f"{x} is odd")
+    return x // 2
+
+
+def test_an_exception_can_be_what_is_asked_for(capsys):
+    cases = [((4,), 2), ((3,), ValueError), ((8,), ...)]
+    positive = {"It must be positive.": lambda result, x: result > 0}
+    assert said(capsys, halves, cases, invariants=positive) == "ok"
+    reply = said(capsys, lambda x: x // 2, cases, invariants=positive)
+    assert "(3)` returns 1; it should raise ValueError" in reply
+    reply = said(capsys, lambda x: halves(x) if x < 8 else -4, cases, invariants=positive)
+    assert reply.startswith("not yet. It must be positive. (seen in ")
+
+    def asserts(x):
+        assert x % 2 == 0
+        return x // 2
+
+    reply = said(capsys, asserts, cases)
+    assert "raises AssertionError" in reply and "it should raise ValueError" in reply
+
+
+def test_a_mistake_may_raise_where_the_answer_does(capsys):
+    cases = [(([0.5, 0.5],), 2.0), (([0.1] * 400,), 10.0)]
+    product = {"A product of many is 0.": lambda p: math.prod(p) ** (-1 / len(p))}
+    reply = said(capsys, lambda p: math.prod(p) ** (-1 / len(p)), cases, mistakes=product)
+    assert reply == "not yet. A product of many is 0."
+    assert "raises IndexError" in said(capsys, lambda p: 2.0 if len(p) < 3 else p[999], cases,
+                                       mistakes=product)
+    # in the first case nothing but the exception speaks for the diagnosis
+    reply = said(capsys, lambda p: 1 / 0, cases[::-1], mistakes=product)
+    assert "raises ZeroDivisionError" in reply
 
 
 def test_invariants_alone_and_after_cases(capsys):

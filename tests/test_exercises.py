@@ -69,14 +69,16 @@ def verdict(path: Path, id: str, answer: str) -> str:
     return lines[0].removeprefix(f"{id}: ")
 
 
-def wrong_answers(path: Path) -> dict[str, list[tuple[str, str]]]:
+@cache
+def answers(path: Path, kind: str) -> dict[str, list]:
+    """{exercise id: its answers}; kind is WRONG, with what the check should say, or RIGHT."""
     files = sorted((ROOT / "tests/wrong_answers").glob(f"ch{path.name[:2]}*.py"))
-    return {id: wrong for file in files for id, wrong in runpy.run_path(str(file))["WRONG"].items()}
+    return {id: found for file in files for id, found in runpy.run_path(str(file)).get(kind, {}).items()}
 
 
 ALL = [(path, id) for path in CHAPTERS for id in exercises(path)]
-WRONG = [(path, id, number) for path, id in ALL
-         for number in range(len(wrong_answers(path).get(id, [])))]
+WRONG, RIGHT = ([(path, id, number) for path, id in ALL
+                 for number in range(len(answers(path, kind).get(id, [])))] for kind in ("WRONG", "RIGHT"))
 
 
 def name(value: object) -> str:
@@ -90,9 +92,12 @@ def test_there_are_chapters():
 @pytest.mark.parametrize("path", CHAPTERS, ids=name)
 def test_a_chapter_has_five_exercises_and_wrong_answers_to_each(path):
     assert len(exercises(path)) >= 5
-    assert set(wrong_answers(path)) == set(exercises(path))
-    for id, wrong in wrong_answers(path).items():
-        assert len(wrong) >= 2, id
+    wrong, right = answers(path, "WRONG"), answers(path, "RIGHT")
+    assert set(wrong) == set(exercises(path))
+    assert not right or set(right) == set(exercises(path))
+    for id in wrong:
+        assert len(wrong[id]) >= (2 if path.name[:2] in form.NOT_YET else 7), id
+        assert path.name[:2] in form.NOT_YET or len(right[id]) >= 3, id
         assert re.fullmatch(rf"ex{path.name[:2]}-[a-z0-9-]+", id)
 
 
@@ -129,7 +134,12 @@ def test_the_solution_is_accepted(path, id):
 
 @pytest.mark.parametrize(("path", "id", "number"), WRONG, ids=name)
 def test_a_wrong_answer_is_told_what_is_wrong(path, id, number):
-    answer, fragment = wrong_answers(path)[id][number]
+    answer, fragment = answers(path, "WRONG")[id][number]
     said = verdict(path, id, answer)
     assert said.startswith("not yet. ")
     assert fragment in said
+
+
+@pytest.mark.parametrize(("path", "id", "number"), RIGHT, ids=name)
+def test_a_right_answer_in_another_style_is_accepted(path, id, number):
+    assert verdict(path, id, answers(path, "RIGHT")[id][number]) == "ok"

@@ -67,7 +67,8 @@ def test_minutes_follow_the_rule():
     cells = [text("word " * 120), code("a = 1\n\nb = 2\n" * 15), code("hidden = 1\n" * 99, "hide-input"),
              code("claim()", "claim", outputs=(CLAIM, CLAIM)),
              code("plot()", "hide-input", outputs=(PICTURE,)), code("answer\n" * 50, "solution"),
-             code("check\n" * 50, "check"), text("```mermaid\n```")]
+             code("check\n" * 50, "check"), text("```mermaid\n```"),
+             text("**Exercise `ex99-x`** (7 minutes). " + "word " * 99), code("stub\n" * 9, "exercise")]
     words, lines, claims, pictures = 122 / 120, 30 * 4 / 60, 2 * 15 / 60, 2 * 30 / 60
     assert form.minutes(form.cut(cells, "99").around) == pytest.approx(words + lines + claims + pictures)
 
