@@ -166,10 +166,13 @@ def _pictures(cell: dict) -> int:
 
 
 def chapter_map(chapter: Chapter, seconds: dict[str, int]) -> str:
-    """The Markdown table on top of a chapter; ``seconds`` says how long a part's cells ran."""
+    """The Markdown table on top of a chapter; ``seconds`` says how long a part's cells ran.
+
+    Depth is counted with the exercises in it.
+    """
     rows, hurried = [], [part for part in chapter.parts if part.hurry]
     for part in chapter.parts:
-        deep = sum(minutes(depth.cells) for depth in part.depth)
+        deep = sum(minutes(depth.cells) + sum(exercises(depth.cells).values()) for depth in part.depth)
         label = "part-" + re.sub(r"[ .]", "-", part.name.lower())
         rows.append([f"[{part.name} {part.title}]({label})", f"{minutes(part.main):.0f} min",
                      f"{sum(exercises(part.main).values())} min", f"{seconds.get(part.name, 0)} s",
@@ -177,7 +180,7 @@ def chapter_map(chapter: Chapter, seconds: dict[str, int]) -> str:
     reading, doing = minutes(chapter.main), sum(exercises(chapter.main).values())
     deep = minutes(chapter.depth) + sum(exercises(chapter.depth).values())
     short = sum(minutes(part.main) for part in hurried)
-    rows.append(["**The whole chapter**", f"**{reading:.0f} min**", f"**{doing} min**",
+    rows.append(["**All, and what stands around the parts**", f"**{reading:.0f} min**", f"**{doing} min**",
                  f"**{sum(seconds.values())} s**", f"**{deep:.0f} min**", f"**{short:.0f} min to read**"])
     head = ["Part", "Read", "Exercises", "Run", "Depth, folded", "In a hurry"]
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
