@@ -105,6 +105,8 @@ def fold(cell: NotebookNode, follows_form: bool) -> None:
     if follows_form:
         if "claim" in tags:
             prompts = {"code_prompt_show": "Show how it is measured", "code_prompt_hide": "Hide it"}
+        if "check" in tags:
+            prompts = {"code_prompt_show": "Show the check", "code_prompt_hide": "Hide it"}
         for has, gets in (("claim", "hide-input"), ("ask", "remove-input")):
             if has in tags and gets not in tags:
                 cell.metadata.tags = [*tags, gets]

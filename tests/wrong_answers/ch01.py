@@ -1143,7 +1143,8 @@ def engine_config(ranks, micro_batch_size, global_batch_size, learning_rate):
         raise ValueError(f"{steps} steps")
     return json.loads(f'''{{"train_batch_size": {global_batch_size},
         "train_micro_batch_size_per_gpu": {micro_batch_size}, "gradient_accumulation_steps": {round(steps)},
-        "optimizer": {{"type": "SGD", "params": {{"lr": {learning_rate}}}}}, "gradient_clipping": 0.0}}''')
+        "optimizer": {{"type": "SGD", "params": {{"lr": {learning_rate}}}}}, "gradient_clipping": 0.0,
+        "zero_optimization": {{"stage": 0}}}}''')
 """,
         """
 def engine_config(ranks, micro_batch_size, global_batch_size, learning_rate):
