@@ -41,7 +41,6 @@ CELLS = tuple(
 CHOICE_SEED = 99  # chooses the rates; never reported
 TEMPERATURES = (0.3, 0.7, 1.0)
 NETWORKS = ("feed-forward", "recurrent", "Transformer")
-COMPARED = {"B": ("recurrent", "Transformer")}  # the feed-forward network sees 8 bytes of any window
 
 
 @dataclass(frozen=True)
@@ -260,7 +259,7 @@ def train(cells: Path, budget: Budget, model: str, rate: float, seed: int) -> di
     return result
 
 
-# ---------------------------------------------------------------- counts, and the pace
+# ---------------------------------------------------------------- counts, and what the slider shows
 
 
 def ngrams(cells: Path, budget: Budget) -> dict:
@@ -281,26 +280,6 @@ def ngrams(cells: Path, budget: Budget) -> dict:
     return bits
 
 
-def pace(cells: Path, lengths: tuple[int, ...], trials: int = 7) -> list[dict]:
-    """Fastest of some training steps over 2048 bytes, by context length and threads."""
-    names, rows = chapter(cells), []
-    for context in lengths:
-        for model in ("recurrent", "Transformer"):
-            network = build(names, replace(BUDGETS["B"], context=context), model, 0)
-            tokens = torch.randint(256, (2048 // context, context))
-            for threads in (1, 2):
-                torch.set_num_threads(threads)
-                spans = []
-                for _ in range(trials):
-                    began = time.perf_counter()
-                    F.cross_entropy(network(tokens).flatten(0, 1), tokens.flatten()).backward()
-                    spans.append(time.perf_counter() - began)
-                rows.append({"model": model, "context": context, "threads": threads,
-                             "ms": round(1e3 * min(spans), 1)})
-    torch.set_num_threads(1)
-    return rows
-
-
 def next_bytes(cells: Path, rate: float) -> list[dict]:
     """For the book's slider: all logits for the byte after each of SLIDER_CONTEXTS, by budget A's LSTM."""
     names, budget = chapter(cells), BUDGETS["A"]
@@ -314,7 +293,7 @@ def next_bytes(cells: Path, rate: float) -> list[dict]:
                 for prompt in SLIDER_CONTEXTS]
 
 
-WORK = (library_pages, texts, build, bits_with, bits_of_repeat, likeliest, choose, train, ngrams, pace)
+WORK = (library_pages, texts, build, bits_with, bits_of_repeat, likeliest, choose, train, ngrams)
 
 
 # ---------------------------------------------------------------- the record
@@ -380,7 +359,6 @@ def save(record: dict, path: Path | None) -> None:
 def one_budget(name: str, budget: Budget, record: dict, args: argparse.Namespace) -> None:
     """Choose rates, then train with every seed; whatever the record holds already is left as it is."""
     text = texts(budget.corpus, args.cells)
-    models = [model for model in args.models if model in COMPARED.get(name, NETWORKS)]
     part = record["budgets"].setdefault(name, {"setting": setting(budget)})
     if part["setting"] | {"rates": setting(budget)["rates"]} != setting(budget):
         part = record["budgets"][name] = {}
@@ -388,14 +366,14 @@ def one_budget(name: str, budget: Budget, record: dict, args: argparse.Namespace
     part["text_bytes"] = {side: len(tokens) for side, tokens in text.items()}
     part["text_sha256"] = hashlib.sha256(bytes(text["train"].tolist())).hexdigest()
     jobs = [(choose, (name, "choice", f"{model} {rate:g}"), args.cells, budget, model, rate)
-            for model in reversed(models) for rate in budget.rates]
+            for model in reversed(args.models) for rate in budget.rates]
     run_all([job for job in jobs if job[1][2] not in part.get("choice", {})], record, args)
     part.setdefault("rates", {})
-    for model in models:
+    for model in args.models:
         tried = [part["choice"][f"{model} {rate:g}"] for rate in budget.rates]
         part["rates"][model] = min(tried, key=lambda row: row["bits"])["rate"]
     jobs = [(train, (name, "runs", f"{model} {seed}"), args.cells, budget, model, part["rates"][model], seed)
-            for seed in args.seeds for model in reversed(models)]
+            for seed in args.seeds for model in reversed(args.models)]
     if budget.orders and name != "live":
         jobs.append((ngrams, (name, "counted", "n-grams"), args.cells, budget))
     for key, run in list(part.get("runs", {}).items()):
@@ -433,9 +411,7 @@ def main(argv: list[str] | None = None) -> None:
     for name in args.budgets:
         one_budget(name, smoke(BUDGETS[name]) if args.smoke else BUDGETS[name], record, args)
     done = all(f"{model} {seed}" in record["budgets"].get(name, {}).get("runs", {}) for name in BUDGETS
-               for model in COMPARED.get(name, NETWORKS) for seed in args.seeds)
-    if done and "pace" not in record:  # last, when no other run shares the cores
-        record["pace"] = pace(args.cells, (64,) if args.smoke else (64, 256, 1024))
+               for model in NETWORKS for seed in args.seeds)
     if done and "next_bytes" not in record:
         record["next_bytes"] = next_bytes(args.cells, record["budgets"]["A"]["rates"]["recurrent"])
     record["complete"] = done and not args.smoke
