@@ -350,9 +350,9 @@ class _Watch:
         first_error = min(self.errors, key=_written_at(self.started), default=None)
         echo = first_error is None or "Connection closed by peer" in first_error.values["message"] \
             or "Connection reset by peer" in first_error.values["message"]
-        if self.vanished and echo:
+        code = re.search(r"return code = -(\d+)", log)
+        if self.vanished and echo and (code or self.last):  # else it ended before it could say anything
             rank = self.vanished[0]
-            code = re.search(r"return code = -(\d+)", log)
             how = f"by {signal.Signals(int(code[1])).name}" if code else "from outside"
             more = " (often the system, out of memory)" if code and code[1] == "9" else ""
             return (f"rank {rank} (process {self.ranks[rank].pid}) was killed {how}{more}; "
