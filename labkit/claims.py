@@ -174,7 +174,7 @@ def claim(id: str, statement: str, predicted: Any, measured: Any, *, unit: str =
         from IPython.display import display
 
         display({"text/plain": record.text(), "text/html": record.to_html()}, raw=True,
-                metadata={METADATA_KEY: record.model_dump()})
+                metadata={METADATA_KEY: record.model_dump(exclude_defaults=True)})
     else:
         print(record.text(), flush=True)
     if idle:
