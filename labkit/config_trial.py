@@ -102,8 +102,11 @@ def optimizer_faults(config: dict[str, Any], offloaded: bool, stage: int) -> lis
     return faults
 
 
-def schedule_faults(config: dict[str, Any]) -> list[str]:
-    """What is wrong with the section ``scheduler``."""
+def schedule_faults(config: dict[str, Any], wrapped: bool) -> list[str]:
+    """What is wrong with the section ``scheduler``.
+
+    ``wrapped``: ZeRO, bf16 or fp16 puts an optimizer of DeepSpeed's around torch's.
+    """
     import torch
     from deepspeed.runtime import lr_schedules
 
@@ -120,6 +123,9 @@ def schedule_faults(config: dict[str, Any]) -> list[str]:
     kind = getattr(lr_schedules, name, None) or getattr(torch.optim.lr_scheduler, name)
     if "params" not in section:
         return [f"scheduler {name!r} has no params: give them, or {{}}"]
+    if wrapped and not hasattr(lr_schedules, name):
+        return [f"scheduler {name!r} is torch's and takes no optimizer that ZeRO, bf16 or fp16 has wrapped: "
+                f"take one of {', '.join(lr_schedules.VALID_LR_SCHEDULES)}"]
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
     return _parameter_faults(kind, params, "scheduler", optimizer)
 
@@ -193,7 +199,8 @@ def device_faults(read: Any) -> Iterator[str]:
     if read.hybrid_engine.enabled:
         yield "hybrid_engine needs CUDA kernels, and this is a CPU: set its enabled to false"
     if read.compile_config.deepcompile:
-        yield "compile.deepcompile needs CUDA, and this is a CPU: set it to false"
+        yield ("compile.deepcompile needs CUDA, and a script that calls engine.compile(); this is a CPU: "
+               "set it to false")
     if zero.offload_optimizer and zero.offload_optimizer.super_offload:
         yield "super_offload needs a GPU, and this is a CPU: set it to false"
 

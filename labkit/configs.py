@@ -142,6 +142,9 @@ def _shapes(config: dict[str, Any], section: Section, path: str = "") -> Iterato
                 yield f"{here} must be an object such as {example}, not {_json(value)}"
         elif section.model is None:
             yield from _plain_value(here, value, known.default)
+        elif isinstance(value, bool) and isinstance(known.default, int | float) \
+                and not isinstance(known.default, bool):
+            yield f"{here} must be a number, not {_json(value)}, which DeepSpeed would take for {int(value)}"
 
 
 def _means_something(path: str, value: Any) -> bool:
@@ -265,7 +268,8 @@ def _deepspeeds_faults(config: dict[str, Any]) -> Iterator[str]:
     offload = made.zero_config.offload_optimizer
     offloaded = bool(offload) and offload.device != "none"
     yield from config_trial.optimizer_faults(config, offloaded, int(made.zero_optimization_stage))
-    yield from config_trial.schedule_faults(config)
+    half = made.float16_config.enabled or made.bfloat16_config.enabled
+    yield from config_trial.schedule_faults(config, bool(half or made.zero_optimization_stage))
     yield from config_trial.device_faults(made)
 
 
