@@ -79,6 +79,7 @@ REFUSED = {  # a change of BASE → words that its one sentence must hold
                      "positive integer"),
     "removed feature": ({"progressive_layer_drop": {"enabled": True}}, "has been removed"),
     "removed in ZeRO": ({"zero_optimization": {"mics_shard_size": 2}}, "MiCS"),
+    "autotuning": ({"autotuning": {"enabled": True}}, "ends a run as soon as it has measured"),
     "missing monitor": ({"wandb": {"enabled": True}}, "pip install wandb"),
     "a batch of nothing": ({"train_batch_size": 0}, "a whole number of at least 1, not 0"),
     "half a batch": ({"train_batch_size": 16.5}, "a whole number of at least 1, not 16.5"),
