@@ -266,8 +266,8 @@ def _deepspeeds_faults(config: dict[str, Any]) -> Iterator[str]:
         yield f"DeepSpeed refuses it: {(str(error).splitlines() or [type(error).__name__])[0]}"
         return
     if made.autotuning_config.enabled:
-        yield ("autotuning is enabled, with which DeepSpeed ends a run as soon as it has measured it: set its "
-               "enabled to false, or start with `deepspeed --autotuning`")
+        yield ("autotuning is enabled, so DeepSpeed ends a run as soon as it has measured it: set its enabled "
+               "to false, or start with `deepspeed --autotuning`")
     offload = made.zero_config.offload_optimizer
     offloaded = bool(offload) and offload.device != "none"
     yield from config_trial.optimizer_faults(config, offloaded, int(made.zero_optimization_stage))
