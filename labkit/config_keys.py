@@ -27,7 +27,7 @@ READ_LATER: dict[str, Any] = {
                  "use_reentrant": True,  # runtime/pipe/engine.py
                  # DeepSpeed keeps these for the script, which gives them to PipelineModule or does not
                  "stages": "auto", "partition": "best", "seed_layers": False},
-    "sequence_parallel_size": 1,  # runtime/engine.py, when it makes the device mesh
+    "sequence_parallel_size": 1, "data_parallel_size": None,  # deepspeed/__init__.py, for the device mesh
     "data_efficiency": {
         "data_sampling": {
             "curriculum_learning": dict.fromkeys(("data_cluster_path", "curriculum_metrics")),

@@ -13,8 +13,6 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from labkit import env
-
 REMOVED_OPTIMIZERS = {"onebitadam": "AdamW", "zerooneadam": "AdamW", "onebitlamb": "Lamb"}
 """DeepSpeed took its compressed optimizers out in 0.19; what to train with instead."""
 MONITORS = {"tensorboard": "tensorboard", "wandb": "wandb", "comet": "comet_ml"}
@@ -86,10 +84,7 @@ def optimizer_faults(config: dict[str, Any], offloaded: bool, stage: int) -> lis
     if name in ("muadam", "muadamw", "musgd") and not importlib.util.find_spec("mup"):
         return [f"optimizer.type {written!r} needs the package mup: pip install mup"]
     if name == "lamb" or (name == "lion" and not offloaded):
-        if not env.use_gpu():
-            return [f"optimizer.type {written!r} is computed by a CUDA kernel, and this is a CPU: take "
-                    + ("Lion with offload_optimizer, or AdamW" if name == "lion" else "AdamW")]
-        return []
+        return []  # CUDA kernels: device_faults
     if name == "muon":
         return [_unknown_parameter(key, sorted(MUON_KEYS)) for key in params if key not in MUON_KEYS]
     kind = optimizer_class(name, params, offloaded)
@@ -193,6 +188,10 @@ def device_faults(read: Any) -> Iterator[str]:
             yield "offloads to nvme, which needs libaio (Debian: apt install libaio-dev)"
     if device.device_name() != "cpu":
         return
+    name, offload = str(read.optimizer_name), zero.offload_optimizer
+    if name == "lamb" or (name == "lion" and not (offload and offload.device != "none")):
+        yield (f"optimizer.type {name!r} is computed by a CUDA kernel, and this is a CPU: take "
+               + ("lion with offload_optimizer, or AdamW" if name == "lion" else "AdamW"))
     for key in ("zero_quantized_weights", "zero_quantized_gradients", "zero_quantized_nontrainable_weights"):
         if getattr(zero, key):
             yield f"zero_optimization.{key} needs a CUDA kernel, and this is a CPU: set it to false"
@@ -201,7 +200,7 @@ def device_faults(read: Any) -> Iterator[str]:
     if read.compile_config.deepcompile:
         yield ("compile.deepcompile needs CUDA, and a script that calls engine.compile(); this is a CPU: "
                "set it to false")
-    if zero.offload_optimizer and zero.offload_optimizer.super_offload:
+    if offload and offload.super_offload:
         yield "super_offload needs a GPU, and this is a CPU: set it to false"
 
 

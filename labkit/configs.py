@@ -19,6 +19,8 @@ from labkit.env import UserError
 
 BATCH_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 COMMENT_WORDS = ("comment", "comments", "description")
+ALWAYS_ON = ("comms_logger", "datastates_ckpt")
+"""Sections whose presence turns them on."""
 NULL_MEANS_NOTHING = ("bf16", "bfloat16", "aio")
 """Sections that DeepSpeed takes for absent when they are null."""
 FORMER_KEYS = {
@@ -50,7 +52,7 @@ def load(path: str | Path) -> dict[str, Any]:
         config = hjson.loads(path.read_text(encoding="utf-8-sig"),
                              object_pairs_hook=dict_raise_error_on_duplicate_keys)
     except OSError as error:
-        raise UserError(f"no DeepSpeed configuration at {path} ({error.strerror}): check --config") from None
+        raise UserError(f"no DeepSpeed configuration at {path} ({error.strerror}): check the path") from None
     except hjson.HjsonDecodeError as error:
         raise UserError(f"{path} is not JSON, line {error.lineno} column {error.colno}: "
                         f"{error.msg}") from None
@@ -178,10 +180,10 @@ def _unknown(key: str, config: dict[str, Any], section: Section, path: str) -> s
         key_hint = f"it belongs inside {path}.params"
     else:
         key_hint = "remove it"
-    near = [name for name in difflib.get_close_matches(key.replace("-", "_"), section.keys, 3, 0.75)
-            if name not in config]
+    near = difflib.get_close_matches(key.replace("-", "_"), section.keys, 1, 0.75)
     if near:
-        hint = f"did you mean {near[0]!r}?"
+        there = near[0] in config
+        hint = f"{near[0]!r} is there already: remove it" if there else f"did you mean {near[0]!r}?"
     elif len(elsewhere) == 1 and key not in COMMON_WORDS:
         hint = f"it belongs inside {elsewhere[0]}" if elsewhere[0] else "it belongs at the file's top level"
     else:
@@ -201,7 +203,8 @@ def _batch_faults(config: dict[str, Any], ranks: int) -> Iterator[str]:
         yield "gives no batch: set train_batch_size or train_micro_batch_size_per_gpu"
     if batch is None or wrong or "auto" in (batch, micro, accumulation):
         return
-    ranks = max(1, ranks // _model_ranks(config))
+    sequence = config.get("sequence_parallel_size")  # ranks that share a sample; AutoTP's count fully
+    ranks = max(1, ranks // sequence) if _whole(sequence) else ranks
     micro_batches = (micro or 1) * (accumulation or 1)  # of one rank; their product with ranks must be batch
     exact = bool(micro and accumulation)
     if batch == micro_batches * ranks if exact else batch % (micro_batches * ranks) == 0:
@@ -224,16 +227,6 @@ def _or(numbers: list[int]) -> str:
         f"{', '.join(map(str, numbers[:-1]))} or {numbers[-1]}"
 
 
-def _model_ranks(config: dict[str, Any]) -> int:
-    """Ranks that share one sample: sequence-parallel times tensor-parallel."""
-    tensor = config.get("tensor_parallel") or {}
-    sizes = config.get("sequence_parallel_size"), isinstance(tensor, dict) and tensor.get("autotp_size")
-    product = 1
-    for size in sizes:
-        product *= size if _whole(size) else 1
-    return product
-
-
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
@@ -247,10 +240,16 @@ def global_batch(config: dict[str, Any], ranks: int) -> int:
 def read(config: dict[str, Any]) -> Any:
     """DeepSpeed's own DeepSpeedConfig of a file without faults. Raises whatever DeepSpeed raises."""
     from deepspeed.runtime.config import DeepSpeedConfig
+    from deepspeed.utils import logger
 
     rest = {key: value for key, value in copy.deepcopy(config).items() if key not in BATCH_KEYS}
-    with redirect_stdout(io.StringIO()):
-        return DeepSpeedConfig({**rest, "train_batch_size": 1})
+    level = logger.level
+    logger.setLevel("ERROR")  # its warnings go to stdout, and the ranks give them again
+    try:
+        with redirect_stdout(io.StringIO()):
+            return DeepSpeedConfig({**rest, "train_batch_size": 1})
+    finally:
+        logger.setLevel(level)
 
 
 def _deepspeeds_faults(config: dict[str, Any]) -> Iterator[str]:
@@ -266,8 +265,11 @@ def _deepspeeds_faults(config: dict[str, Any]) -> Iterator[str]:
         yield f"DeepSpeed refuses it: {(str(error).splitlines() or [type(error).__name__])[0]}"
         return
     if made.autotuning_config.enabled:
-        yield ("autotuning is enabled, so DeepSpeed ends a run as soon as it has measured it: set its enabled "
-               "to false, or start with `deepspeed --autotuning`")
+        yield ("autotuning is enabled, so DeepSpeed ends a run as soon as it has measured it: set its "
+               "enabled to false, or start with `deepspeed --autotuning`")
+    for key in ALWAYS_ON:
+        if isinstance(config.get(key), dict) and config[key].get("enabled") is False:
+            yield f"{key} is turned on by its section, whatever enabled says: remove the section"
     offload = made.zero_config.offload_optimizer
     offloaded = bool(offload) and offload.device != "none"
     yield from config_trial.optimizer_faults(config, offloaded, int(made.zero_optimization_stage))
