@@ -100,8 +100,6 @@ def understand(config: dict[str, Any], ranks: int) -> Understood:
     _scheduler(u)
     if u.get("flops_profiler.enabled"):
         u.add("wall_clock_breakdown", True, "the FLOPs profiler turns it on")
-    if u.get("comms_logger.enabled") is False:
-        u.notes["comms_logger.enabled"] = "ignored: the section alone turns it on"
     return u
 
 
