@@ -51,6 +51,12 @@ def fill(config: dict[str, Any], ranks: int, *, hidden_size: int = HIDDEN_SIZE,
     return filled, {path: _value(filled, path) for path in wanted}
 
 
+def sayings(values: dict[str, Any]) -> list[str]:
+    """What `fill` put where, in words."""
+    return [f"{path} = {value}" if value is not None else f"{path} left out"
+            for path, value in values.items()]
+
+
 def _given(config: dict[str, Any], ranks: int) -> dict[str, Any]:
     """Arguments of the Trainer that the file answers itself."""
     batch, micro, accumulation = (config.get(key) for key in configs.BATCH_KEYS)

@@ -27,6 +27,20 @@ ELSEWHERE = {"max_grad_norm": "it is gradient_clipping, at the top of the file",
 """Parameters under the name that another program gives them."""
 
 
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without DeepSpeed's warnings and prints on stdout: the ranks give them again."""
+    from deepspeed.utils import logger
+
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def optimizer_name(config: dict[str, Any]) -> str | None:
     """The optimizer's type as DeepSpeed compares it: its own in lower case, torch's as written."""
     from deepspeed.runtime.config import DEEPSPEED_OPTIMIZERS
@@ -143,7 +157,7 @@ def _parameter_faults(kind: type, params: dict[str, Any], section: str, first: A
     if kind.__module__.startswith("deepspeed.ops"):  # making one would compile its kernel
         return _adam_value_faults(params, section)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with quietly():
             kind([first] if section == "optimizer" else first, **params)
     except Exception as error:  # whatever a class says of its arguments
         return [f"{section} {kind.__name__}: {_first_line(error)}"]

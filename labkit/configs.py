@@ -7,9 +7,7 @@ started. Here each fault is one sentence: what, which value, what to do.
 
 import copy
 import difflib
-import io
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -240,16 +238,10 @@ def global_batch(config: dict[str, Any], ranks: int) -> int:
 def read(config: dict[str, Any]) -> Any:
     """DeepSpeed's own DeepSpeedConfig of a file without faults. Raises whatever DeepSpeed raises."""
     from deepspeed.runtime.config import DeepSpeedConfig
-    from deepspeed.utils import logger
 
     rest = {key: value for key, value in copy.deepcopy(config).items() if key not in BATCH_KEYS}
-    level = logger.level
-    logger.setLevel("ERROR")  # its warnings go to stdout, and the ranks give them again
-    try:
-        with redirect_stdout(io.StringIO()):
-            return DeepSpeedConfig({**rest, "train_batch_size": 1})
-    finally:
-        logger.setLevel(level)
+    with config_trial.quietly():
+        return DeepSpeedConfig({**rest, "train_batch_size": 1})
 
 
 def _deepspeeds_faults(config: dict[str, Any]) -> Iterator[str]:
