@@ -8,10 +8,12 @@ PROOF  := $(VENV)/proof
 PARTS  := _build/parts
 BOOK   := _build/html/index.html
 CODE   := $(wildcard labkit/*.py) $(wildcard labs/lab01_first_run/*)
-NBVAL  := --nbval --nbval-current-env --nbval-cell-timeout 300 \
+LATEST := _build/latest
+# The limits are for a busy machine: on a quiet one a tenth of them would do.
+NBVAL  := --nbval --nbval-current-env --nbval-cell-timeout 1200 --nbval-kernel-startup-timeout 300 \
           --nbval-sanitize-with tests/nbval_sanitize.cfg
 
-.PHONY: book test lab notebooks bench clean env
+.PHONY: book test test-latest settings lab notebooks bench clean env
 
 book: $(PROOF)
 	@$(BIN)/labkit doctor
@@ -27,6 +29,17 @@ test: $(READY)
 	@$(BIN)/pytest tests -q -n 2 --dist loadfile
 	@$(BIN)/python tests/parts.py chapters $(PARTS)
 	@$(BIN)/pytest $(NBVAL) chapters $(PARTS) -q
+
+# The newest releases that pyproject.toml allows, in an environment of their own: do the tests still pass?
+test-latest:
+	@$(PYTHON) labkit/install.py $(LATEST) --latest
+	@$(LATEST)/bin/labkit doctor --compile
+	@$(LATEST)/bin/ruff check .
+	@$(LATEST)/bin/pytest tests -q -n 2 --dist loadfile
+
+# Every chapter as other machines would run it.
+settings: $(READY)
+	@$(BIN)/python tests/settings.py
 
 lab: $(READY)
 	@$(BIN)/jupyter lab chapters/01_overview.ipynb

@@ -1,4 +1,4 @@
-"""The command line: ``labkit doctor``, ``run``, ``plan``, ``claims``.
+"""The command line: ``labkit doctor``, ``run``, ``plan``, ``config``, ``claims``.
 
 Exit codes: 0 all is well, 1 a lab failed or a claim does not hold, 2 bad input, 130 interrupted,
 141 nobody reads the output any more.
@@ -39,13 +39,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("lab", help="such as lab01")
     p.add_argument("--ranks", default="auto", help="number of ranks; auto: one for each GPU, or 2")
     p.add_argument("--config", type=Path, help="DeepSpeed JSON instead of the lab's own")
+    p.add_argument("--fill-auto", action="store_true",
+                   help="put the defaults of transformers' Trainer where that file says \"auto\"")
     p.add_argument("--hostfile", type=Path, help="several machines: lines `host slots=N`")
     p.add_argument("--node-rank", type=int, help="this machine's number, when started by hand on each")
     p.add_argument("--master-addr", help="address of machine 0")
     p.add_argument("--master-port", type=int, help="port at which the ranks meet (default: a free one)")
     p.add_argument("--out", type=Path, help="new folder for the records (default: runs/LAB/TIME)")
-    p.add_argument("--timeout", type=float, default=300.0,
-                   help="end a run in which no rank has said anything for so many seconds")
+    p.add_argument("--timeout", type=float,
+                   help="end a run in which no rank has said anything for so many seconds (default: 300, and "
+                   "more on a slow or busy machine)")
+    p.add_argument("--meet", type=float, default=600.0,
+                   help="seconds that hosts started by hand wait for each other (default: 600)")
     p.add_argument("--lab-help", action="store_true", help="show the lab's own flags")
     p.set_defaults(do=_run)
 
@@ -73,6 +78,21 @@ def parser() -> argparse.ArgumentParser:
     layout.add_argument("--recompute", help="activations: none, selective or full")
     p.set_defaults(do=_plan)
 
+    p = commands.add_parser(
+        "config", help="explain a DeepSpeed configuration, line by line",
+        description="Checks the file, says what each line does and which section of the course treats it, "
+        "what its model states take in memory (--params), and prints it as DeepSpeed understands it.")
+    p.add_argument("file", type=Path, help="a DeepSpeed JSON file")
+    p.add_argument("--params", type=float, help="number of parameters, such as 7e9: adds a table of memory")
+    p.add_argument("--gpus", type=int, help="number of GPUs for that table (default: --ranks)")
+    p.add_argument("--ranks", type=int, help="number of ranks for the batch (default: --gpus, else 1)")
+    p.add_argument("--fill-auto", action="store_true",
+                   help="put the defaults of transformers' Trainer where the file says \"auto\"")
+    p.add_argument("--try", action="store_true", dest="rehearse",
+                   help="make an engine with it first, of a small model on one rank, and take two steps")
+    p.add_argument("--json", action="store_true", help="print the understood file only, as JSON")
+    p.set_defaults(do=_config)
+
     p = commands.add_parser("claims", help="list every claim: predicted, measured, verdict")
     p.add_argument("notebooks", nargs="*", type=Path, help="default: all chapters")
     p.set_defaults(do=_claims)
@@ -81,7 +101,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _doctor(args: argparse.Namespace) -> int:
     if args.compile:
-        env.compile_ops()
+        from labkit import ops
+
+        ops.prepare()
     findings = env.doctor()
     marks = {True: "ok", None: "note", False: "STOP"}
     for finding in findings:
@@ -102,7 +124,7 @@ def _run(args: argparse.Namespace) -> int:
     result = launch.run(args.lab, ranks=args.ranks, args=args.rest, config=args.config,
                         hostfile=args.hostfile, node_rank=args.node_rank, out=args.out,
                         master_addr=args.master_addr, master_port=args.master_port,
-                        timeout=args.timeout)
+                        timeout=args.timeout, meet=args.meet, fill_auto=args.fill_auto)
     losses, report = result.losses, launch.report(result)
     if report:
         print(report)
@@ -158,6 +180,40 @@ def _plan_shape(args: argparse.Namespace, fixed: list[str]) -> None:
           f"batch {args.batch:,}, every rate at {cluster.efficiency:.0%} of its nameplate")
     print(planner.table(found))
     print(planner.verdict(found[0]))
+
+
+def _filled(config: dict[str, Any], ranks: int) -> dict[str, Any]:
+    """``config`` with numbers for each "auto"; says which, where they do not disturb the output."""
+    from labkit import config_autos
+
+    config, values = config_autos.fill(config, ranks)
+    for saying in config_autos.sayings(values):
+        print(f"filled in: {saying}", file=sys.stderr)
+    return config
+
+
+def _config(args: argparse.Namespace) -> int:
+    import json
+
+    from labkit import configs, explain, ops, rehearsal
+
+    for flag in ("params", "gpus", "ranks"):
+        value = getattr(args, flag)
+        if value is not None and not 1 <= value < float("inf"):
+            raise env.UserError(f"--{flag} is {value:g}: give a number of at least 1")
+    ranks, gpus = (args.ranks or args.gpus or 1), (args.gpus or args.ranks or 1)
+    config = configs.load(args.file)
+    if args.fill_auto:
+        config = _filled(config, ranks)
+    here = explain.check(config, ranks, where=args.file.name)
+    if args.rehearse and not here:
+        ops.build(env.needed_ops(config), asked=args.file.name, say=lambda text: print(text, file=sys.stderr))
+        rehearsal.rehearse(config, where=args.file.name, on_gpus=env.accelerators() > 0)
+    if args.json:
+        print(json.dumps(explain.understand(config, ranks).config, indent=2, ensure_ascii=False))
+    else:
+        print(explain.report(config, str(args.file), ranks, num_params=args.params, gpus=gpus, here=here))
+    return 0
 
 
 def _claims(args: argparse.Namespace) -> int:

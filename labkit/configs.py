@@ -259,6 +259,8 @@ def _deepspeeds_faults(config: dict[str, Any]) -> Iterator[str]:
     if made.autotuning_config.enabled:
         yield ("autotuning is enabled, so DeepSpeed ends a run as soon as it has measured it: set its "
                "enabled to false, or start with `deepspeed --autotuning`")
+    if config.get("bf16") is not None and config.get("bfloat16") is not None:
+        yield "bfloat16 stands beside bf16, so DeepSpeed would ignore it: keep bf16 alone"
     for key in ALWAYS_ON:
         if isinstance(config.get(key), dict) and config[key].get("enabled") is False:
             yield f"{key} is turned on by its section, whatever enabled says: remove the section"

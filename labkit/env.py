@@ -1,27 +1,33 @@
 """What this machine has, what DeepSpeed can do on it, and the cure for each gap."""
 
+import importlib.util
 import os
 import platform
 import random
+import runpy
 import shutil
 import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 """The course's root folder: chapters/, labs/, book/ lie here."""
 
 NEEDS_MEMORY_GB = 4.0
 NEEDS_SHM_MB = 64
-COMPILED_OPS = {"cpu_adam": "CPUAdamBuilder"}
-"""DeepSpeed ops that the course compiles at set-up: ZeRO-Offload's optimizer."""
+OPS = {"cpu_adam": "CPUAdamBuilder", "fused_adam": "FusedAdamBuilder", "cpu_adagrad": "CPUAdagradBuilder",
+       "cpu_lion": "CPULionBuilder", "fused_lion": "FusedLionBuilder", "fused_lamb": "FusedLambBuilder",
+       "async_io": "AsyncIOBuilder", "pin_memory": "PinMemoryBuilder"}
+"""DeepSpeed's compiled ops that a configuration can ask for, and who builds each of them."""
+AT_SETUP = ("cpu_adam",)
+"""Those that the course compiles at set-up, for Chapter 7's offload; the others on first use."""
 
 
 class UserError(ValueError):
@@ -75,27 +81,43 @@ def accelerators() -> int:
     return torch.cuda.device_count()
 
 
-def init_distributed(timeout_seconds: float = 60.0) -> None:
+def set_threads() -> None:
+    """Let torch compute with OMP_NUM_THREADS threads, here and in ranks started from here; with 1 if unset.
+
+    The course's matrices are small: a second thread brings nothing, and on a busy machine torch's threads
+    wait for one another up to a hundred times as long as they compute.
+    """
+    import torch
+
+    threads = os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(threads.partition(",")[0]))  # OpenMP takes a list: one number a level
+
+
+def init_distributed(timeout_seconds: float = 600.0, *, meet_seconds: float = 600.0) -> None:
     """Join this process to the group that RANK, WORLD_SIZE and MASTER_* describe.
 
-    ``deepspeed.init_distributed`` with NCCL on GPUs and gloo otherwise. A collective that waits
-    longer than ``timeout_seconds`` for a peer raises instead of hanging. DeepSpeed's shared-memory
-    op is left out: it serves CPU inference only, yet would have to be compiled first.
+    ``deepspeed.init_distributed`` with NCCL on GPUs and gloo otherwise. Ranks wait ``meet_seconds`` for each
+    other: on a busy machine, or where one host compiles first, some come minutes later. After that a
+    collective that waits longer than ``timeout_seconds`` for a peer raises instead of hanging; a peer that
+    has died is noticed at once. DeepSpeed's shared-memory op is left out: it serves CPU inference only, yet
+    would have to be compiled first.
     """
     import deepspeed
     import torch
+    from torch.distributed import distributed_c10d
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if use_gpu() else "gloo"
     # Without this NCCL's collectives return at once, and a peer's absence aborts the process later.
     os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
     if backend == "gloo":
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+        set_threads()
     else:
         torch.cuda.set_device(device())
     deepspeed.init_distributed(
-        dist_backend=backend, timeout=timedelta(seconds=timeout_seconds), verbose=False
+        dist_backend=backend, timeout=timedelta(seconds=meet_seconds), verbose=False
     )
+    distributed_c10d._set_pg_timeout(timedelta(seconds=timeout_seconds))
 
 
 def free_port() -> int:
@@ -120,37 +142,58 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def load() -> float | None:
+    """How many processes want a core, over the last minute; None where the system does not say."""
+    with suppress(AttributeError, OSError):
+        return os.getloadavg()[0]
+    return None
+
+
+def busy() -> float:
+    """How many times as long as on a quiet machine work may take here now: from 1 to 10, by the load."""
+    return min(10.0, max(1.0, (load() or 0.0) / cores()))
+
+
 def compiler() -> str | None:
-    """Path of the C++ compiler DeepSpeed would use, or None."""
-    return shutil.which(os.environ.get("CXX") or "c++") or shutil.which("g++")
+    """Path of the C++ compiler that torch will call, or None. Where only g++ is there, torch is told so."""
+    chosen = os.environ.get("CXX", "c++").split() or ["c++"]
+    path = shutil.which(chosen[0])
+    if path is None and (path := shutil.which("g++")):
+        os.environ["CXX"] = "g++"
+    return path
 
 
 def compiled_ops() -> dict[str, bool]:
-    """Which of COMPILED_OPS already lie compiled in the extension cache."""
-    cache = Path(os.environ["TORCH_EXTENSIONS_DIR"])
-    return {op: any(cache.glob(f"**/{op}/{op}.so")) for op in COMPILED_OPS}
+    """Which of OPS are ready: in the extension cache, or built when DeepSpeed was installed."""
+    cache, built = Path(os.environ["TORCH_EXTENSIONS_DIR"]), {}
+    deepspeed = importlib.util.find_spec("deepspeed")
+    facts = deepspeed and Path(deepspeed.origin).with_name("git_version_info_installed.py")
+    if facts and facts.is_file():
+        built = runpy.run_path(str(facts)).get("installed_ops", {})
+    return {op: bool(built.get(op)) or any(cache.glob(f"**/{op}/{op}.so")) for op in OPS}
 
 
-def compile_ops(say: Callable[[str], None] = print) -> None:
-    """Compile COMPILED_OPS into the extension cache, once. Without a compiler, say so and go on."""
-    missing = [op for op, done in compiled_ops().items() if not done]
-    if not missing:
-        return
-    if compiler() is None:
-        say("no C++ compiler: DeepSpeed's CPU Adam stays uncompiled (only offload labs need it)")
-        return
-    os.environ.setdefault("MAX_JOBS", str(cores()))
-    import deepspeed.ops.op_builder as builders
-
-    for op in missing:
-        say(f"compiling DeepSpeed's {op} (once, one to three minutes) …")
-        # A build that was killed leaves a lock that would hang this one for ever.
-        for lock in Path(os.environ["TORCH_EXTENSIONS_DIR"]).glob(f"**/{op}/lock"):
-            lock.unlink()
-        try:
-            getattr(builders, COMPILED_OPS[op])().load(verbose=False)
-        except Exception as error:  # the compiler's own trouble; the course runs without
-            say(f"{op} could not be compiled ({str(error).splitlines()[0]}): only offload labs need it")
+def needed_ops(config: dict[str, Any]) -> tuple[str, ...]:
+    """The compiled ops that DeepSpeed will load for a configuration, as its engine chooses them."""
+    zero, optimizer = config.get("zero_optimization"), config.get("optimizer")
+    zero, optimizer = (part if isinstance(part, dict) else {} for part in (zero, optimizer))
+    devices = [part.get("device") for key in ("offload_optimizer", "offload_param")
+               if isinstance(part := zero.get(key), dict)]
+    offloaded = zero.get("offload_optimizer") or {}
+    on_cpu = zero.get("cpu_offload") is True or (
+        isinstance(offloaded, dict) and offloaded.get("device") in ("cpu", "nvme"))
+    params = optimizer.get("params")
+    kind, op = str(optimizer.get("type")).lower(), None
+    if kind in ("adam", "adamw", "muon"):  # Muon's second half is an Adam
+        if not (isinstance(params, dict) and params.get("torch_adam")):
+            op = "cpu_adam" if on_cpu else "fused_adam"
+    elif kind == "adagrad":
+        op = "cpu_adagrad" if on_cpu else None
+    elif kind == "lion":
+        op = "cpu_lion" if on_cpu else "fused_lion"
+    elif kind == "lamb":
+        op = "fused_lamb"
+    return (*([op] if op else []), *(["async_io", "pin_memory"] if "nvme" in devices else []))
 
 
 @dataclass(frozen=True)
@@ -166,7 +209,7 @@ class Finding:
 def doctor() -> list[Finding]:
     """Look this machine over. Each gap comes with its cure; ``ok=False`` stops the course."""
     findings = [_python(), *_packages(), _cores(), _memory(), _disk(), _scratch(), _shared_memory()]
-    return [*findings, _network(), _gpus(), _compiler(), _node()]
+    return [*findings, _network(), _gpus(), *_compiler(), _node()]
 
 
 def _python() -> Finding:
@@ -246,15 +289,33 @@ def _gpus() -> Finding:
     return Finding("GPUs", None, "none: ranks run on the CPU over gloo; every lab is sized for that")
 
 
-def _compiler() -> Finding:
-    path, ops = compiler(), compiled_ops()
-    if all(ops.values()):
-        return Finding("compiled ops", True, f"{', '.join(ops)} ready")
-    if path:
-        return Finding("compiled ops", None, f"{', '.join(ops)} not compiled yet; compiler: {path}",
-                       "run `labkit doctor --compile`; only the offload labs need it")
-    return Finding("compiled ops", None, "no C++ compiler: everything but CPU offload runs",
-                   "install g++ (Debian: build-essential, macOS: xcode-select --install)")
+def _compiler() -> list[Finding]:
+    from labkit import ops
+
+    found = []
+    removed, held = ops.remove_stale_locks(), ops.locks()
+    if removed:
+        names = ", ".join(sorted(lock.parent.name for lock in removed))
+        found.append(Finding("locks", True, f"removed what a killed compilation left ({names}): it would "
+                                            "have made every later run wait for ever"))
+    for lock in held:
+        found.append(Finding("locks", None, f"{ops.holder(lock)} compiles {lock.parent.name} now",
+                             "runs that need it wait until it is done"))
+    path, ready = compiler(), [op for op, done in compiled_ops().items() if done]
+    says = f"{', '.join(ready) or 'none'} ready"
+    if path is None:
+        needs = {"fused_adam": "optimizers Adam and AdamW without `\"torch_adam\": true`",
+                 "cpu_adam": "offload to the CPU"}
+        lost = " and ".join(what for op, what in needs.items() if op not in ready)
+        if lost:
+            return [*found, Finding("compiled ops", None, f"{says}; no C++ compiler: {lost} will not run",
+                                    "install g++ (Debian: build-essential, macOS: xcode-select --install)")]
+        return [*found, Finding("compiled ops", True, f"{says}; no C++ compiler for others")]
+    says += f"; others are compiled on first use (fused_adam: by a plain \"Adam\"), with {path}"
+    if all(op in ready for op in AT_SETUP):
+        return [*found, Finding("compiled ops", True, says)]
+    return [*found, Finding("compiled ops", None, says,
+                            f"`labkit doctor --compile` prepares {', '.join(AT_SETUP)} now, for offload")]
 
 
 def _node() -> Finding:

@@ -1,9 +1,12 @@
 """Makes the course's environment: ``python labkit/install.py .venv``. Standard library only.
 
+With ``--latest`` the packages are the newest that pyproject.toml allows, not those of constraints.txt.
+
 Runs before anything is installed, maybe under a Python too old for the course, so the syntax here
 is plain. Every gap gets one sentence that names it and the cure, and exit code 2.
 """
 
+import contextlib
 import os
 import shutil
 import ssl
@@ -46,6 +49,8 @@ def check(folder):
     except ImportError:
         stop("this Python has no venv module; install it (Debian: apt install python%s-venv)" % version)
     parent = os.path.dirname(os.path.abspath(folder))
+    with contextlib.suppress(OSError):
+        os.makedirs(parent, exist_ok=True)
     if not os.access(parent, os.W_OK):
         stop("cannot write to %s; copy the course to a folder of yours" % parent)
     free = shutil.disk_usage(parent).free / 1e9
@@ -108,10 +113,29 @@ def choose_torch(python):
                   "NVIDIA GPU, but %s does not answer" % CPU_INDEX)
 
 
-def install(folder):
-    """Create or bring up to date the environment in ``folder``: one resolve, under the constraints."""
+def versions(lines):
+    """{package: version} of lines such as ``torch==2.13.0+cpu``; names in one spelling, without the build."""
+    pairs = [line.strip().partition("==") for line in lines if "==" in line]
+    return {name.lower().replace("_", "-").replace(".", "-"): version.partition("+")[0]
+            for name, _, version in pairs}
+
+
+def moved(python):
+    """A line for each package that is installed in another version than constraints.txt has."""
+    with open(CONSTRAINTS) as file:
+        pinned = versions(file)
+    installed = versions(output(python, "-m", "pip", "list", "--format", "freeze").splitlines())
+    return ["%-28s pinned %-14s here %s" % (name, pinned[name], version)
+            for name, version in sorted(installed.items()) if version != pinned.get(name, version)]
+
+
+def install(folder, latest=False):
+    """Create or bring up to date the environment in ``folder``: one resolve, under the constraints.
+
+    ``latest``: make it anew without the constraints, and say what is newer than they are.
+    """
     python = os.path.join(folder, "bin", "python")
-    whole = os.path.exists(python) and subprocess.call(
+    whole = not latest and os.path.exists(python) and subprocess.call(
         [python, "-m", "pip", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
     if not whole:
         shutil.rmtree(folder, ignore_errors=True)
@@ -121,7 +145,8 @@ def install(folder):
     print("installing the course's packages into %s (2 GB, with CUDA 6 GB; some minutes) …" % folder,
           flush=True)
     command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "2",
-               "--progress-bar", "off", "--constraint", CONSTRAINTS, "--editable", ROOT]
+               "--progress-bar", "off", "--editable", ROOT]
+    command += [] if latest else ["--constraint", CONSTRAINTS]
     command += ["--extra-index-url", index] if index else []
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
@@ -131,10 +156,14 @@ def install(folder):
             if any(sign in done.stdout for sign in signs):
                 stop("pip could not install the packages: " + meaning)
         stop("pip could not install the packages; its last lines are above")
+    if latest:
+        changes = moved(python)
+        changes.append("%d packages differ from constraints.txt" % len(changes))
+        print("\n".join(changes), flush=True)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        stop("usage: python labkit/install.py FOLDER")
+    if len(sys.argv) < 2 or sys.argv[2:] not in ([], ["--latest"]):
+        stop("usage: python labkit/install.py FOLDER [--latest]")
     check(sys.argv[1])
-    install(sys.argv[1])
+    install(sys.argv[1], latest=len(sys.argv) == 3)

@@ -7,7 +7,9 @@ and a ``ds_config.json``. What a reader types in a terminal is what is started h
 
 import datetime
 import difflib
+import hashlib
 import importlib.util
+import json
 import math
 import os
 import re
@@ -16,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from argparse import ArgumentError, ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -23,15 +26,22 @@ from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import psutil
 
-from labkit import configs, env, processes
+from labkit import configs, env, ops, processes, rehearsal
+from labkit import hosts as hosts_module
+from labkit.hosts import read_hostfile
 from labkit.progress import Progress
 from labkit.records import PARENT, Record, Run, RunInfo, read_run
 
 GRACE_SECONDS = 5.0
 """How long the other ranks may go on after one has failed."""
+PATIENCE_SECONDS = 300.0
+"""How long all ranks may be silent on a machine that is neither slow nor busy."""
+START_SECONDS = 10.0
+"""What a rank takes there to its first record."""
 NEEDS_DISK_MB = 50
 
 
@@ -67,64 +77,72 @@ def num_ranks(ranks: int | str) -> int:
     return int(ranks)
 
 
-def read_hostfile(path: str | Path) -> dict[str, int]:
-    """Hosts and their slots from lines ``host slots=N``. Raises UserError with the line that is wrong."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise env.UserError(f"cannot read the hostfile {path}: {getattr(error, 'strerror', error)}") from None
-    hosts: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        line = line.split("#")[0].strip()
-        if not line:
-            continue
-        match = re.fullmatch(r"(\S+)\s+slots=([1-9]\d*)", line)
-        if not match:
-            raise env.UserError(f"{path}, line {number}: {line!r} is not of the form `host slots=2`")
-        if match[1] in hosts:
-            raise env.UserError(f"{path}, line {number}: host {match[1]} is named twice")
-        hosts[match[1]] = int(match[2])
-    if not hosts:
-        raise env.UserError(f"{path} names no host: write lines such as `node1 slots=2`")
-    return hosts
-
-
 def run(lab: str, *, ranks: int | str = "auto", args: Sequence[str] = (),
         config: str | Path | None = None, hostfile: str | Path | None = None,
         node_rank: int | None = None, master_addr: str | None = None,
         master_port: int | None = None, out: str | Path | None = None,
-        timeout: float = 300.0) -> Run:
+        timeout: float | None = None, meet: float = 600.0, fill_auto: bool = False) -> Run:
     """Run a lab on ``ranks`` ranks and return its records.
 
-    ``args``: the lab's own flags. ``hostfile``: several machines, reached by ssh, or, with
-    ``node_rank`` and ``master_addr``, started by hand on each. ``timeout``: seconds without any
-    new record after which the run is ended. Raises UserError for bad input before anything starts,
-    LabFailed if a rank fails; the records written up to then stay in the run's folder.
+    ``args``: the lab's own flags. ``config``: DeepSpeed JSON instead of the lab's own; where the lab's own
+    batch does not divide among the ranks, the nearest that does is taken. ``fill_auto``: where that file
+    says "auto", put what transformers' Trainer would (config_autos). ``hostfile``: several machines,
+    reached by ssh, or, with ``node_rank`` and ``master_addr``, started by hand on each; these wait
+    ``meet`` seconds for each other. ``timeout``: seconds without any new record after which the run is
+    ended (default: 300, and more on a machine that shows itself slow or busy; compiling does not count).
+    Raises UserError for bad input before anything starts, LabFailed if a rank fails; the records written
+    up to then stay in the run's folder.
     """
     folder = find_lab(lab)
-    hosts = read_hostfile(hostfile) if hostfile else None
+    hosts = read_hostfile(hostfile, _say) if hostfile else None
     total = sum(hosts.values()) if hosts else num_ranks(ranks)
-    if not 0 < timeout < math.inf:
-        raise env.UserError(f"--timeout must be a number of more than 0 seconds, not {timeout:g}")
-    if hosts and node_rank is not None and not 0 <= node_rank < len(hosts):
-        raise env.UserError(f"--node-rank {node_rank}: the hostfile has hosts 0 to {len(hosts) - 1}")
-    if not hosts and node_rank is not None:
-        raise env.UserError("--node-rank needs --hostfile: it counts the hosts named there")
-    if node_rank is not None and len(hosts) > 1 and None in (master_addr, master_port):
-        raise env.UserError("--node-rank needs --master-addr and --master-port, the same on every host")
-    if hosts and len(hosts) > 1 and node_rank is None and not shutil.which("pdsh"):
-        raise env.UserError("several hosts need pdsh (Debian: apt install pdsh) and ssh; or start by hand on "
-                            "each, with --node-rank, --master-addr and --master-port")
-    config = Path(config or folder / "ds_config.json").resolve()
-    configs.check(configs.load(config), total, where=config.name)
-    parsed = _check_flags(folder, list(args))
-    announce = getattr(_script(folder), "announce", None)  # a lab may say what is to come, or refuse
-    if announce and (said := announce(parsed, total)):
-        print(said, flush=True)
-    port = _port(master_port) if not node_rank else master_port  # only host 0 listens there
-    run_dir = _new_folder(out, folder.name, total)
-
+    for name, seconds in (("--timeout", timeout), ("--meet", meet)):
+        if seconds is not None and not 0 < seconds < math.inf:
+            raise env.UserError(f"{name} must be a number of more than 0 seconds, not {seconds:g}")
+    by_hand = _check_hosts(hosts, node_rank, master_addr, master_port)
+    script = _script(folder)
+    path = Path(config or folder / "ds_config.json").resolve()
+    wanted = configs.load(path)
     on_gpus = env.accelerators() >= (max(hosts.values()) if hosts else total)
+    with tempfile.TemporaryDirectory() as scratch:
+        may_change = by_hand or not hosts or len(hosts) == 1  # ssh copies no file
+        changed = None
+        if config is None and may_change:
+            near = _nearest_batch(script, _check_flags(folder, args, path), wanted, total)
+            changed = near and wanted | {"train_batch_size": near}
+        elif fill_auto and not may_change:
+            raise env.UserError("--fill-auto does not reach hosts over ssh: write the numbers into a file "
+                                "with `labkit config FILE --fill-auto --json`, and give that to --config")
+        elif fill_auto:
+            changed = _filled(wanted, total, _check_flags(folder, args, path))
+        if changed:
+            wanted = changed
+            path = Path(scratch) / path.name
+            path.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+        parsed = _check_flags(folder, args, path)
+        _check_config(script, parsed, wanted, total, path.name)
+        announce = getattr(script, "announce", None)  # a lab may say what is to come, or refuse
+        if announce and (said := announce(parsed, total)):
+            _say(said)
+        port = _port(master_port) if not node_rank else master_port  # only host 0 listens there
+        run_dir = _new_folder(out, folder.name, total)
+        try:
+            if getattr(parsed, "engine", None) != "torch":  # a plain loop needs none of DeepSpeed's ops
+                _prepare_ops(wanted, path.name, on_gpus)
+                if config is not None:
+                    _say(f"trying {path.name} on one rank …")
+                    rehearsal.rehearse(wanted, where=path.name, on_gpus=on_gpus)
+            if by_hand:
+                flags = re.sub(r"\S*/\S*", "…", " ".join(args)) or "no flags"  # paths may differ
+                hosts_module.meet(
+                    list(hosts), node_rank, master_addr, port, seconds=meet,
+                    about=f"{folder.name} on {total} ranks, {path.name} ({_digest(wanted)}), {flags}")
+        except BaseException:
+            with suppress(OSError):
+                run_dir.rmdir()  # nothing has run
+            raise
+        if path.parent == Path(scratch):
+            path = Path(shutil.copy(path, run_dir))
     command = ["deepspeed", "--quiet", "--no_local_rank", "--master_port", str(port)]
     if hosts:
         command += ["--hostfile", str(Path(hostfile).resolve())]
@@ -136,7 +154,7 @@ def run(lab: str, *, ranks: int | str = "auto", args: Sequence[str] = (),
         chosen = os.environ.get("CUDA_VISIBLE_DEVICES") if on_gpus else None
         command += (["--include", "localhost:" + ",".join(chosen.split(",")[:total])] if chosen
                     else ["--num_accelerators", str(total)])
-    command += [str(folder / "train.py"), "--run_dir", str(run_dir), "--config", str(config), *args]
+    command += [str(folder / "train.py"), "--run_dir", str(run_dir), "--config", str(path), *args]
     info = RunInfo(lab=folder.name, command=command, ranks=total, device=_device(on_gpus),
                    started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                    versions={name: metadata.version(name) for name in ("torch", "deepspeed")})
@@ -146,7 +164,102 @@ def run(lab: str, *, ranks: int | str = "auto", args: Sequence[str] = (),
     return read_run(run_dir)
 
 
-def _check_flags(folder: Path, args: list[str]) -> Namespace:
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _filled(config: dict[str, Any], ranks: int, args: Namespace) -> dict[str, Any] | None:
+    """The configuration with numbers for each "auto", sized for the lab, and says which; None without any."""
+    from labkit import config_autos
+
+    given = {name: getattr(args, flag) for name, flag in (("hidden_size", "hidden"), ("steps", "steps"))
+             if hasattr(args, flag)}
+    filled, values = config_autos.fill(config, ranks, **given)
+    if values:
+        _say("filled in: " + ", ".join(config_autos.sayings(values)))
+    return filled if values else None
+
+
+def _prepare_ops(config: dict[str, Any], where: str, on_gpus: bool) -> None:
+    """Compile what the configuration needs and this machine lacks: ranks would do it in silence."""
+    ops.remove_stale_locks(_say)
+    kind = (config.get("optimizer") or {}).get("type")
+    asked = f'{where} ("type": "{kind}")' if kind else where
+    ops.build(env.needed_ops(config), asked=asked, on_gpus=on_gpus, say=_say)
+
+
+def _digest(config: dict[str, Any]) -> str:
+    """Eight letters that tell two configurations apart."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _check_hosts(hosts: dict[str, int] | None, node_rank: int | None, master_addr: str | None,
+                 master_port: int | None) -> bool:
+    """True if several hosts are to be started by hand. Raises UserError for flags that do not go together."""
+    if hosts and node_rank is not None and not 0 <= node_rank < len(hosts):
+        raise env.UserError(f"--node-rank {node_rank}: the hostfile has hosts 0 to {len(hosts) - 1}")
+    if not hosts and node_rank is not None:
+        raise env.UserError("--node-rank needs --hostfile: it counts the hosts named there")
+    if node_rank is not None and len(hosts) > 1 and None in (master_addr, master_port):
+        raise env.UserError("--node-rank needs --master-addr and --master-port, the same on every host")
+    if hosts and len(hosts) > 1 and node_rank is None and not shutil.which("pdsh"):
+        raise env.UserError("several hosts need pdsh (Debian: apt install pdsh) and ssh; or start by hand on "
+                            "each, with --node-rank, --master-addr and --master-port")
+    return node_rank is not None and len(hosts) > 1
+
+
+def batch_unit(script: ModuleType, args: Namespace, config: dict[str, Any], ranks: int) -> int:
+    """What a lab's global batch must be a multiple of. A lab whose file does not say it all has a
+    ``batch_unit(args, config, ranks)`` of its own."""
+    if hasattr(script, "batch_unit"):
+        return script.batch_unit(args, config, ranks)
+    _, *parts = (config.get(key) for key in configs.BATCH_KEYS)
+    return math.prod((ranks, *(part for part in parts if isinstance(part, int) and part > 0)))
+
+
+def _nearest_batch(script: ModuleType, args: Namespace, config: dict[str, Any], ranks: int) -> int | None:
+    """The nearest global batch that divides among the ranks, where the lab's own does not."""
+    batch = config.get("train_batch_size")
+    if not isinstance(batch, int) or batch < 1:  # what is wrong with it is configs.check's to say
+        return None
+    unit = batch_unit(script, args, config, ranks)
+    if batch % unit == 0:
+        return None
+    near = max(1, (batch + (unit - 1) // 2) // unit) * unit  # of two that are equally near the smaller
+    each = f", {near // ranks} a rank" if near % ranks == 0 else ""
+    every = " in every way of this lab" if batch % ranks == 0 else ""
+    _say(f"train_batch_size {batch} does not divide among {ranks} ranks{every}: taking {near}{each}")
+    return near
+
+
+def _check_config(script: ModuleType, args: Namespace, config: dict[str, Any], ranks: int,
+                  where: str) -> None:
+    """Refuse a file that DeepSpeed would not take, or this lab does not know, or not on so many ranks."""
+    tensor = config.get("tensor_parallel")
+    splits = {"sequence_parallel_size": config.get("sequence_parallel_size"),
+              "tensor_parallel.autotp_size": tensor.get("autotp_size") if isinstance(tensor, dict) else None}
+    for key, degree in splits.items():
+        if isinstance(degree, int) and degree > 1 and not getattr(script, "SPLITS_THE_MODEL", False):
+            raise env.UserError(f"{where}: {key} {degree} divides the model itself over ranks, and this lab "
+                                f"cannot: take it out, or see `labkit run lab07 --ranks {degree}`")
+    if not hasattr(script, "batch_unit"):
+        return configs.check(config, ranks, where=where)
+    configs.check(config, 1, where=where)  # a lab that knows better who shares the batch
+    batch, unit = config.get("train_batch_size"), batch_unit(script, args, config, ranks)
+    if batch is None or batch % unit == 0:
+        return
+    near = sorted({max(1, batch // unit) * unit, (batch // unit + 1) * unit})
+    fitting = []
+    for number in range(1, 65):
+        with suppress(env.UserError):
+            fitting += [number] if batch % batch_unit(script, args, config, number) == 0 else []
+    closest = sorted(sorted(fitting, key=lambda number: abs(number - ranks))[:3])
+    instead = f", or take --ranks {' or '.join(map(str, closest))}" if closest else ""
+    raise env.UserError(f"{where}: train_batch_size {batch} does not divide as this lab needs it on {ranks} "
+                        f"ranks: set it to {' or '.join(map(str, near))}{instead}")
+
+
+def _check_flags(folder: Path, args: Sequence[str], config: Path | None = None) -> Namespace:
     """Let the lab's own parser read its flags before four processes trip over them."""
     parser: ArgumentParser = _script(folder).parser()
 
@@ -158,8 +271,12 @@ def _check_flags(folder: Path, args: list[str]) -> Namespace:
         raise env.UserError(f"{folder.name}: {message}; {hint}")
 
     parser.error = refuse  # type: ignore[method-assign]
+    for flag, own in (("--config", "config="), ("--run_dir", "out=")):
+        if any(arg.split("=")[0] == flag for arg in args):
+            raise env.UserError(f"{folder.name}: {flag} among the lab's own flags would not be checked: "
+                                f"give it as {own}")
     try:
-        return parser.parse_args(args)
+        return parser.parse_args([*args, *(["--config", str(config)] if config else [])])
     except ArgumentError as error:
         refuse(str(error))
         raise
@@ -231,7 +348,8 @@ def _device(on_gpus: bool) -> str:
 class _Watch:
     """The launcher's process, and what its ranks have written so far."""
 
-    def __init__(self, info: RunInfo, run_dir: Path, local: int, on_gpus: bool, timeout: float) -> None:
+    def __init__(self, info: RunInfo, run_dir: Path, local: int, on_gpus: bool,
+                 timeout: float | None) -> None:
         self.info, self.run_dir, self.local, self.timeout = info, run_dir, local, timeout
         self.environ = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONWARNINGS="ignore")
         self.environ[PARENT] = f"{socket.gethostname()}:{os.getpid()}"
@@ -249,6 +367,7 @@ class _Watch:
         self.errors: list[Record] = []
         self.suspects: set[int] = set()
         self.vanished: list[int] = []
+        self.first_record: float | None = None  # seconds from the launcher's start
 
     def until_end(self) -> None:
         """Start the launcher, show progress, and return when all ranks are at their end."""
@@ -259,7 +378,8 @@ class _Watch:
                 start_new_session=True)
         label = f"{self.info.lab} on {self.info.ranks} rank{'s' if self.info.ranks > 1 else ''}"
         with self._nothing_left(), Progress(label) as bar:
-            heard, looked, failed_at = time.monotonic(), 0.0, None
+            began = heard = listened = time.monotonic()
+            looked, failed_at = 0.0, None
             while self.process.poll() is None:
                 time.sleep(0.1)
                 now = time.monotonic()
@@ -268,15 +388,21 @@ class _Watch:
                     found = {rank: process for rank, process in self._members() if rank is not None}
                     self.ranks = found | self.ranks  # whoever came first is the rank, not its helpers
                 if self._read():
-                    heard = now
+                    heard = listened = now
+                    self.first_record = self.first_record or now - began
                     self._show(bar)
+                if now - listened > 3.0:
+                    listened = now
+                    if self._compiles():
+                        heard = now
+                        bar.note("a rank compiles what DeepSpeed needs")
                 if (self.errors or self.vanished) and failed_at is None:
                     failed_at = now
                 if failed_at and now - failed_at > GRACE_SECONDS:
                     break
-                if now - heard > self.timeout:
-                    raise LabFailed(f"no rank has written a record for {self.timeout:g} s: the run was "
-                                    f"ended. {self._last_seen()} {self._kept()}")
+                if now - heard > (limit := self._patience()):
+                    raise LabFailed(f"no rank has written a record for {limit:.3g} s: the run was ended. "
+                                    f"{_how_busy()} {self._last_seen()} {self._kept()}")
             self._read()
             self._read()
         ended = sum(record.event == "end" for record in self.last.values())
@@ -285,6 +411,18 @@ class _Watch:
             if first and first.values["kind"] in ("UserError", "DataError"):
                 raise env.UserError(f"rank {first.rank}: {first.values['message']}. {self._kept()}")
             raise LabFailed(self._why())
+
+    def _patience(self) -> float:
+        """Seconds of silence allowed: as the reader says, else more where the machine is slow or busy."""
+        if self.timeout is not None:
+            return self.timeout
+        return PATIENCE_SECONDS * min(10.0, max((self.first_record or 0.0) / START_SECONDS, env.busy()))
+
+    def _compiles(self) -> bool:
+        """True while a rank compiles, or waits for another process that does."""
+        ops.remove_stale_locks()  # of a build that was killed meanwhile: ranks would wait for ever
+        helpers = (helper for rank in self.ranks.values() for helper in processes.family(rank.pid)[1:])
+        return any(map(ops.compiles, helpers)) or bool(ops.locks())
 
     def _read(self) -> bool:
         """Take in new records, and notice ranks of this host that are gone without a word."""
@@ -331,6 +469,7 @@ class _Watch:
             with suppress(OSError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+            ops.remove_stale_locks()  # a rank that compiled has left one
 
     def _members(self) -> list[tuple[int | None, psutil.Process]]:
         """This run's processes on this host: (rank, process), rank None for the launcher's own."""
@@ -340,7 +479,9 @@ class _Watch:
                 line = process.cmdline()
                 if "--run_dir" in line and str(self.run_dir) in line:
                     launcher = any(word.startswith("deepspeed.launcher") for word in line)
-                    rank = None if launcher else process.environ().get("RANK")
+                    rank = None
+                    with suppress(psutil.Error):  # macOS does not show the environment of every Python
+                        rank = None if launcher else process.environ().get("RANK")
                     members.append((None if rank is None else int(rank), process))
         return members
 
@@ -360,7 +501,8 @@ class _Watch:
         if first_error:
             values = first_error.values
             return (f"rank {first_error.rank} raised {values['kind']}: {values['message']}\n"
-                    f"{values['traceback']}{self._last_seen()} {self._kept()}")
+                    f"{values['traceback']}{self._meeting_failed(values['message'])}"
+                    f"{self._last_seen()} {self._kept()}")
         if self.last and all(record.event == "end" for record in self.last.values()):
             return (f"every rank reached its end, then the launcher ended with code "
                     f"{self.process.returncode}: a rank broke while leaving the group; the script must end "
@@ -372,12 +514,30 @@ class _Watch:
         return (f"the launcher ended with code {self.process.returncode} before any rank began; "
                 f"the end of {self.run_dir / 'log.txt'}:\n{tail}")
 
+    def _meeting_failed(self, message: str) -> str:
+        """What to look at where ranks of several hosts did not find each other."""
+        lost = re.search(r"(?i)clients joined|connectFullMesh|store|connect|timed out|socket", message)
+        return f"The ranks of several hosts did not find each other: {hosts_module.LOOK_AT} " \
+            if "--hostfile" in self.info.command and lost and not self.steps else ""
+
     def _last_seen(self) -> str:
         steps = [f"rank {rank} at step {step}" for rank, step in sorted(self.steps.items())]
         return f"Last seen: {', '.join(steps)}." if steps else "No rank had made a step."
 
     def _kept(self) -> str:
         return f"Records up to then: {self.run_dir}"
+
+
+def _how_busy() -> str:
+    """Whether the machine had other work when a time-out came, and what to do."""
+    load, cores = env.load(), env.cores()
+    if load is None:
+        return "If the machine is busy, give a longer --timeout."
+    if load > 1.5 * cores:
+        return (f"The machine is busy (load {load:.1f} on {cores} cores): end other programs, take fewer "
+                "ranks, or give a longer --timeout.")
+    return (f"The machine is not busy (load {load:.1f} on {cores} cores): a rank waits for what does not "
+            "come; log.txt holds what the ranks printed.")
 
 
 def _written_at(started: dict[int, Record]):

@@ -1,5 +1,7 @@
 """One progress line for long work: a bar in a terminal, a line that redraws itself in a notebook."""
 
+import sys
+import time
 from typing import Any
 
 from tqdm import tqdm
@@ -15,6 +17,7 @@ class Progress:
         self.label = label
         self.handle: Any = None
         self.bar: tqdm | None = None
+        self.noted = 0.0
 
     def __enter__(self) -> "Progress":
         from labkit.claims import in_notebook
@@ -34,8 +37,17 @@ class Progress:
             line = f"{self.label}  {'█' * full}{'░' * (30 - full)} {done}/{total}  {note}"
             self.handle.update({"text/plain": line}, raw=True)
         elif self.bar is not None:
-            self.bar.total, self.bar.n = total, done
+            self.bar.total, self.bar.n, self.bar.bar_format = total, done, None
             self.bar.set_postfix_str(note)
+
+    def note(self, text: str) -> None:
+        """Show a short note alone: nothing is counted. A file keeps every line: there twice a minute."""
+        if self.handle is not None:
+            self.handle.update({"text/plain": f"{self.label}  {text}"}, raw=True)
+        elif self.bar is not None and (sys.stderr.isatty() or time.monotonic() - self.noted > 30):
+            self.noted = time.monotonic()
+            self.bar.bar_format = "{desc}{postfix}"
+            self.bar.set_postfix_str(text)
 
     def __exit__(self, *_: object) -> None:
         if self.handle is not None:

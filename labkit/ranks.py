@@ -9,7 +9,7 @@ A pool never waits for ever. A cell ends with a sentence that says which rank do
 * a rank raises and another still waits for it ``grace`` seconds later,
 * a rank dies,
 * no rank has computed anything for ``stall`` seconds (they wait for each other), or
-* ``timeout`` seconds are over.
+* ``timeout`` seconds are over (where none are given: 300, and more on a busy machine).
 
 In the last resort the ranks are ended; the next cell starts fresh ones. The ranks end by themselves
 when the notebook's kernel ends.
@@ -44,8 +44,10 @@ from jupyter_client.manager import KernelManager
 from labkit import env, processes
 from labkit.check import AnswerFailed, is_stub, tell_error
 
-START_SECONDS = 90.0  # until every rank has joined the others
-ANSWER_SECONDS = 60.0  # until a kernel that was just started answers; one that does not is replaced
+START_SECONDS = 90.0  # until every rank has joined the others, on a machine with a core for each
+ANSWER_SECONDS = 60.0  # until a kernel that was just started answers there; one that does not is replaced
+CELL_SECONDS = 300.0  # for a cell there
+ON_RANKS_SECONDS = 12.0  # for all calls of an exercise's answer there
 _pool: "Pool | None" = None  # the one that %%px talks to
 _pools: "dict[int, Pool]" = {}  # by number of ranks
 
@@ -193,7 +195,7 @@ def _read_stack(stack: str, home: str = "") -> str:
 class Pool:
     """``num_ranks`` ranks on this machine. Use :func:`start`, which re-uses a pool that lives."""
 
-    def __init__(self, num_ranks: int, *, timeout: float = 300.0, grace: float = 10.0,
+    def __init__(self, num_ranks: int, *, timeout: float | None = None, grace: float = 10.0,
                  stall: float = 15.0) -> None:
         if not isinstance(num_ranks, int) or not 1 <= num_ranks <= 64:
             raise env.UserError(f"a pool needs 1 to 64 ranks, not {num_ranks!r}")
@@ -238,15 +240,17 @@ class Pool:
             if on_cpu:
                 environ |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
             self.ranks.append(_Rank(rank, environ, self.folder))
+        slow = max(env.busy(), self.num_ranks / env.cores())
         for rank in self.ranks:
             try:
-                rank.client.wait_for_ready(timeout=ANSWER_SECONDS)
+                rank.client.wait_for_ready(timeout=ANSWER_SECONDS * slow)
             except RuntimeError as error:
                 log = rank.log.read_text(errors="replace")[-2000:]
                 raise _Silent(f"rank {rank.rank} did not start within {ANSWER_SECONDS:g} s, "
-                              f"twice: {error}\n{log}") from None
-        join = f"import labkit.ranks; labkit.ranks._join({self.timeout!r}, {str(self.folder)!r})"
-        self._gather(range(self.num_ranks), join, START_SECONDS, stall=START_SECONDS)
+                              f"twice{_how_busy(slow)}: {error}\n{log}") from None
+        limit = self.timeout or 10 * CELL_SECONDS
+        join = f"import labkit.ranks; labkit.ranks._join({limit!r}, {str(self.folder)!r})"
+        self._gather(range(self.num_ranks), join, START_SECONDS * slow, stall=START_SECONDS * slow)
 
     def _end_ranks(self) -> None:
         for rank in self.ranks:
@@ -280,7 +284,8 @@ class Pool:
         if bad:
             raise env.UserError(f"no rank {bad[0]}: this pool has ranks 0 to {self.num_ranks - 1}")
         try:
-            self._gather(targets, code, timeout or self.timeout, stall or self.stall)
+            limit = timeout or self.timeout or CELL_SECONDS * env.busy()
+            self._gather(targets, code, limit, stall or self.stall)
         finally:
             _show(self.ranks)
 
@@ -337,7 +342,8 @@ class Pool:
                         self._give_up(f"no rank has computed anything for {stall:g} s: "
                                       "they wait for what will not come")
                 if running and now - began > timeout:
-                    self._give_up(f"the cell ran longer than its time-out of {timeout:g} s")
+                    self._give_up(f"the cell ran longer than its time-out of {timeout:.4g} s"
+                                  f"{_how_busy(env.busy())}")
         except KeyboardInterrupt:
             self._interrupt()
             raise
@@ -391,6 +397,12 @@ class Pool:
 def _file(function: Callable) -> str:
     """The file or cell that defines a function, below its wrappers."""
     return getattr(getattr(inspect.unwrap(function), "__code__", None), "co_filename", "")
+
+
+def _how_busy(slow: float) -> str:
+    """Words for a time-out on a machine that had other work."""
+    load = env.load()
+    return f" on a busy machine (load {load:.1f} on {env.cores()} cores)" if load and slow > 1.5 else ""
 
 
 def _headline(error: dict) -> str:
@@ -539,12 +551,13 @@ def _get(num_ranks: int, **limits: float) -> Pool:
 
 
 def on_ranks(function: Callable, num_ranks: int, *, stall: float = 5.0,
-             timeout: float = 12.0) -> Callable:
+             timeout: float | None = None) -> Callable:
     """An exercise's function, run on real ranks: for :func:`labkit.check.check`.
 
     The result takes, for each argument, a list with one entry a rank (tensors move to the rank's
     device) and returns the ranks' results as a list. Ranks that wait for each other are reported after
-    ``stall`` seconds, and all calls together after ``timeout``: well before the check's own limit.
+    ``stall`` seconds, and all calls together after ``timeout`` (12, and more on a busy machine): well before
+    the check's own limit.
 
     Raises:
         AnswerFailed: what went wrong on which rank, in words. The next call finds fresh ranks.
@@ -554,7 +567,7 @@ def on_ranks(function: Callable, num_ranks: int, *, stall: float = 5.0,
     pool = _get(num_ranks)  # now: starting ranks must not count as the answer's time
     call = functools.partial(_answer, function, linecache.getlines(_file(function)))
     call.__wrapped__ = function  # whose lines a waiting rank's stack is searched for
-    spent = 0.0
+    spent, timeout = 0.0, timeout or ON_RANKS_SECONDS * min(5.0, env.busy())
 
     @functools.wraps(function)
     def answer(*columns: Sequence) -> list[Any]:

@@ -47,6 +47,7 @@ def page(chromium, *, viewport: dict = DESKTOP, dark: bool = False, javascript: 
     mode = "dark" if dark else "light"
     context = chromium.new_context(viewport=viewport, color_scheme=mode, java_script_enabled=javascript)
     context.add_init_script(f"localStorage.mode = '{mode}'; localStorage.theme = '{mode}'")
+    context.set_default_timeout(120_000)  # in ms; a busy machine draws slowly
     yield context.new_page()
     context.close()
 
@@ -63,13 +64,13 @@ def watch(tab) -> list[str]:
 
 
 def visit(tab, path: Path) -> None:
-    """Open a file and wait until its formulas and diagrams are drawn (at most 20 s)."""
+    """Open a file and wait until its formulas and diagrams are drawn (at most two minutes)."""
     tab.goto(path.resolve().as_uri(), wait_until="load")
     tab.evaluate("window.MathJax?.startup?.promise")
     tab.wait_for_function(
         """() => !window.mermaid || [...document.querySelectorAll("pre.mermaid")].every(
                     diagram => diagram.querySelector("svg"))""",
-        timeout=20_000,
+        timeout=120_000,
     )
 
 

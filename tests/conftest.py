@@ -1,7 +1,11 @@
 """Fixtures that several test files share."""
 
+import os
+
 import psutil
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small matrices: a second thread mostly waits
 
 
 @pytest.fixture
@@ -12,5 +16,5 @@ def no_process_left():
     yield
     left = [child for child in me.children(recursive=True)
             if child.pid not in before and child.status() != psutil.STATUS_ZOMBIE]
-    _, left = psutil.wait_procs(left, timeout=3)
+    _, left = psutil.wait_procs(left, timeout=30)
     assert not left, f"left behind: {[child.cmdline() for child in left]}"

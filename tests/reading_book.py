@@ -131,7 +131,7 @@ def build(source: Path, out: Path) -> Path:
     """Build the book that lies in ``source``; returns the folder of its pages."""
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source)]
     options = ["--path-output", str(out), "-W", "-n", "--keep-going"]
-    built = subprocess.run([*command, *options], capture_output=True, text=True, timeout=240)
+    built = subprocess.run([*command, *options], capture_output=True, text=True, timeout=1200)
     assert built.returncode == 0, (built.stdout + built.stderr)[-3000:]
     return out / "_build" / "html"
 

@@ -99,7 +99,7 @@ def average_one(average, seed, rank):
 
 def test_averages_over_ranks_are_the_mean(chapter):
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    pool = ranks.Pool(2, timeout=60)
+    pool = ranks.Pool(2, timeout=600)
     try:
         found = pool.run(on_rank, chapter["average_gradients"], range(30))
     finally:

@@ -1,6 +1,7 @@
 """Exercise checks: each kind of wrong answer gets the message that fits it."""
 
 import math
+import time
 from collections import OrderedDict, namedtuple
 from fractions import Fraction
 
@@ -233,6 +234,19 @@ def test_an_endless_loop_is_reported(capsys, monkeypatch, swallow):
     assert "did not finish within 0.2 s" in said(capsys, answer)
 
 
+def test_an_answer_that_others_keep_from_the_processor_is_given_time(capsys, monkeypatch):
+    monkeypatch.setattr(labkit.check, "TIME_LIMIT", 0.2)
+    monkeypatch.setattr(labkit.check, "BUSY", 1000)
+
+    def waits(p):
+        time.sleep(1.5)  # computes nothing: at the first second's alarm, too
+        return perplexity(p)
+
+    assert said(capsys, waits) == "ok"
+    monkeypatch.setattr(labkit.check, "BUSY", 3)
+    assert "did not finish within 0.2 s" in said(capsys, waits)
+
+
 def test_the_authors_mistakes_are_refused():
     with pytest.raises(ValueError, match="right answer on every case"):
         check("ex00-test", perplexity, CASES, mistakes={"same": lambda p: perplexity(p)})
@@ -251,7 +265,7 @@ def test_in_a_notebook_the_line_of_the_cell_is_named():
         "check('ex00-loop', loop, [((4,), 2.0)])",
     ]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    NotebookClient(book, timeout=60).execute()
+    NotebookClient(book, timeout=600).execute()
     words = book.cells[2].outputs[0].text
     assert "NameError: name 'z' is not defined, in line 3 of your cell: `return z`" in words
     assert "did not finish within 0.2 s" in book.cells[4].outputs[0].text

@@ -24,10 +24,20 @@ def nothing_starts(monkeypatch):
     monkeypatch.setattr(launch._Watch, "until_end", refuse)
 
 
-def config(tmp_path, **changes):
+ADAM = {"type": "AdamW", "params": {"lr": 0.1, "torch_adam": True}}
+
+
+def config(tmp_path, *without, **changes):
+    """The path of Lab 1's file with some keys changed, and some left out."""
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({**GOOD, **changes}))
+    kept = {key: value for key, value in {**GOOD, **changes}.items() if key not in without}
+    path.write_text(json.dumps(kept))
     return str(path)
+
+
+def plain(tmp_path, **changes):
+    """Lab 1's plain loop with such a file."""
+    return ["run", "lab01", "--ranks", "1", "--engine", "torch", "--config", config(tmp_path, **changes)]
 
 
 def hostfile(tmp_path, text):
@@ -51,25 +61,46 @@ BAD = {
     "0 ranks": (lambda t: ["run", "lab01", "--ranks", "0"], "from 1 to 1024, not '0'"),
     "negative ranks": (lambda t: ["run", "lab01", "--ranks", "-2"], "from 1 to 1024, not '-2'"),
     "ranks in words": (lambda t: ["run", "lab01", "--ranks", "two"], "'auto' or a whole number"),
-    "batch not divisible": (lambda t: ["run", "lab01", "--ranks", "3"], "16 cannot be divided by 3 ranks"),
+    "batch not divisible": (lambda t: ["run", "lab01", "--ranks", "3", "--config", config(t)],
+                            "16 cannot be divided by 3 ranks: set it to 15 or 18, or take --ranks 1, 2 or 4"),
+    "batch not divisible in one way": (lambda t: ["run", "lab07", "--ranks", "8", "--config", config(
+        t, train_batch_size=8, optimizer=ADAM)], "on 8 ranks: set it to 16, or take --ranks 1 or 2 or 4"),
+    "tensor parallel": (lambda t: ["run", "lab01", "--config", config(
+        t, tensor_parallel={"autotp_size": 2})], "see `labkit run lab07 --ranks 2`"),
+    "sequence parallel": (lambda t: ["run", "lab05", "--config", config(
+        t, sequence_parallel_size=2)], "sequence_parallel_size 2 divides the model itself"),
+    "no optimizer": (lambda t: ["run", "lab01", "--config", config(t, "optimizer")], "names no optimizer"),
+    "no optimizer in lab 5": (lambda t: ["run", "lab05", "--config", config(t, "optimizer")],
+                              "names none: see ds_config.json"),
+    "no optimizer in lab 3": (lambda t: ["run", "lab03", "--config", config(
+        t, "optimizer", "train_batch_size", train_micro_batch_size_per_gpu=2)], "the JSON names none"),
+    "ZeRO-3 in lab 4": (lambda t: ["run", "lab04", "--config", config(
+        t, zero_optimization={"stage": 3}, optimizer=ADAM)], "ZeRO stage 0, 1 or 2"),
+    "Adam by hand": (lambda t: ["run", "lab02", "--config", config(t, optimizer=ADAM)],
+                     "give an optimizer of type SGD"),
+    "what torch's Adam has not": (lambda t: plain(t, optimizer={
+        "type": "AdamW", "params": {"lr": 0.1, "adam_w_mode": True}}), "has no adam_w_mode"),
+    "bf16 in the plain loop": (lambda t: plain(t, bf16={"enabled": True}), "would leave out the file's bf16"),
     "missing config": (lambda t: ["run", "lab01", "--config", str(t / "no.json")], "no DeepSpeed config"),
     "config is a folder": (lambda t: ["run", "lab01", "--config", str(t)], "no DeepSpeed config"),
     "config is not JSON": (lambda t: ["run", "lab01", "--config", __file__], "is not JSON"),
     "config is a list": (lambda t: ["run", "lab01", "--config", hostfile(t, "[1]")], "not a list"),
-    "misspelt key": (lambda t: ["run", "lab01", "--config", config(t, zero_optimisation={"stage": 2})],
+    "misspelt key": (lambda t: ["run", "lab01", "--config", config(
+        t, "zero_optimization", zero_optimisation={"stage": 2})],
                      "did you mean 'zero_optimization'?"),
     "misspelt inner key": (lambda t: ["run", "lab01", "--config", config(t, zero_optimization={"stages": 2})],
-                           "Did you mean 'stage'?"),
+                           "did you mean 'stage'?"),
     "misspelt optimizer key": (lambda t: ["run", "lab01", "--config", config(t, optimizer={"typ": "Adam"})],
                                "optimizer has the key 'typ'"),
     "no such stage": (lambda t: ["run", "lab01", "--config", config(t, zero_optimization={"stage": 4})],
-                      "stage: Input should be"),
+                      "stage is 4: must be one of 0, 1, 2, 3"),
     "removed feature": (lambda t: ["run", "lab01", "--config", config(t, elasticity={"enabled": True})],
                         "removed"),
     "no batch": (lambda t: ["run", "lab01", "--config", config(t, train_batch_size=None)], "gives no batch"),
     "batch of 0": (lambda t: ["run", "lab01", "--config", config(t, train_batch_size=0)], "not 0"),
     "batch arithmetic": (lambda t: ["run", "lab01", "--ranks", "2", "--config", config(
-        t, train_micro_batch_size_per_gpu=2, gradient_accumulation_steps=2)], "× 2 ranks = 8"),
+        t, train_micro_batch_size_per_gpu=2, gradient_accumulation_steps=2)],
+                         "accumulation 2 = 8: set it to 8, or take --ranks 4"),
     "clipping in words": (lambda t: ["run", "lab01", "--config", config(t, gradient_clipping="yes")],
                           "gradient_clipping must be a number"),
     "unknown lab flag": (lambda t: ["run", "lab01", "--step", "3"], "did you mean --steps?"),
@@ -80,6 +111,9 @@ BAD = {
                      "line 1: 'node1 slot=2' is not of the form"),
     "host twice": (lambda t: ["run", "lab01", "--hostfile", hostfile(t, "a slots=1\na slots=1")],
                    "named twice"),
+    "host without slots": (lambda t: ["run", "lab01", "--hostfile", hostfile(t, "a slots=1\nb slots=0")],
+                           "line 2: b has no slots"),
+    "hosts that do not wait": (lambda t: ["run", "lab01", "--meet", "0"], "--meet must be a number of more"),
     "empty hostfile": (lambda t: ["run", "lab01", "--hostfile", hostfile(t, "# none\n")], "names no host"),
     "no such node": (lambda t: ["run", "lab01", "--node-rank", "2", "--hostfile", hostfile(t, "a slots=1")],
                      "hosts 0 to 0"),
@@ -154,7 +188,8 @@ def test_doctor_names_every_gap_with_its_cure(capsys, monkeypatch):
     monkeypatch.setattr(env, "compiled_ops", lambda: {"cpu_adam": False})
     assert main(["doctor"]) == 0  # a machine without compiler and npm can still run the course
     said = " ".join(capsys.readouterr().out.split())
-    assert "no C++ compiler: everything but CPU offload runs" in said and "install g++" in said
+    assert "optimizers Adam and AdamW without `\"torch_adam\": true` and offload to the CPU will not" in said
+    assert "install g++" in said
     assert "install Node.js" in said
 
 

@@ -134,7 +134,28 @@ def test_an_index_that_is_added_reaches_pip(tmp_path, monkeypatch):
     assert called.startswith("-m pip install ") and called.endswith(f" --extra-index-url {ELSEWHERE}\n")
 
 
-@pytest.mark.timeout(10)
+def test_the_newest_are_taken_without_constraints_and_told_apart(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(install, "choose_torch", lambda python: (None, "because"))
+    pins, calls = tmp_path / "constraints.txt", tmp_path / "calls"
+    pins.write_text("torch==2.13.0\njupyter_core==5.9.1\ntqdm==4.70.1\n")
+    monkeypatch.setattr(install, "CONSTRAINTS", str(pins))
+
+    def make_venv(_command):
+        fake = tmp_path / "latest" / "bin" / "python"
+        fake.parent.mkdir(parents=True)
+        lists = "printf 'torch==2.13.1+cpu\\njupyter-core==5.9.1\\ntqdm==4.71.0\\n'"
+        fake.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n[ "$3" = list ] && {lists}\nexit 0\n')
+        fake.chmod(0o755)
+
+    monkeypatch.setattr(install.subprocess, "check_call", make_venv)
+    install.install(str(tmp_path / "latest"), latest=True)
+    said = capsys.readouterr().out
+    assert "pinned 2.13.0" in said and "here 2.13.1" in said and "here 4.71.0" in said
+    assert "jupyter" not in said and said.endswith("2 packages differ from constraints.txt\n")
+    assert "--constraint" not in calls.read_text()
+
+
+@pytest.mark.timeout(60)
 def test_an_index_that_accepts_and_says_nothing_is_given_up(monkeypatch):
     monkeypatch.setattr(install, "PATIENCE_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -8,7 +8,7 @@ import pytest
 
 from labkit import configs, env, launch, plan
 from labkit.models import GPT, GPTConfig, count_parameters
-from labkit.records import read_run
+from labkit.records import Record, Run, RunInfo, read_run
 
 LAB = env.ROOT / "labs" / "lab07_every_way"
 SHAPE = GPTConfig(context=32, num_layers=4, num_heads=4, hidden_size=64)
@@ -115,13 +115,36 @@ def test_bad_flags_get_a_sentence_before_anything_starts(flags, says, no_process
     ('{"zero_optimization": {"stage": 4}}', "mine.json: "),
     ('{"pipeline": {"stages": "two"}}', "the pp degree must be a whole number"),
     ('{"pipeline": {"stages": 2}, "sequence_parallel_size": 2}', "splits the model in two ways at once"),
-    ('{"gradient_accumulation_steps": 3}', "cannot be divided"),
+    ('{"gradient_accumulation_steps": 0}', "gradient_accumulation_steps must be a whole number"),
 ])
 def test_a_wrong_file_gets_a_sentence(content, says, tmp_path, lab):
     path = tmp_path / "mine.json"
     path.write_text(content)
     with pytest.raises(env.UserError, match=says):
         launch.run("lab07", ranks=2, args=["--ways", str(path)], out=tmp_path / "run")
+
+
+def test_a_way_that_the_batch_does_not_fit_changes_the_labs_own_file_only(tmp_path, monkeypatch, capsys):
+    thirds, taken = tmp_path / "thirds.json", []
+    thirds.write_text('{"gradient_accumulation_steps": 3}')
+    monkeypatch.setattr(launch._Watch, "until_end", lambda self: taken.append(self.info.command))
+    launch.run("lab07", ranks=2, args=["--ways", f"zero1,{thirds}"], out=tmp_path / "own")
+    assert "among 2 ranks in every way of this lab: taking 6, 3 a rank" in capsys.readouterr().out
+    assert configs.load(taken[0][taken[0].index("--config") + 1])["train_batch_size"] == 6
+    with pytest.raises(env.UserError, match="as this lab needs it on 2 ranks: set it to 6 or 12"):
+        launch.run("lab07", ranks=2, args=["--ways", f"zero1,{thirds}"], config=LAB / "ds_config.json",
+                   out=tmp_path / "given")
+
+
+def test_ways_that_so_many_ranks_cannot_go_are_left_out_and_told(lab, tmp_path):
+    args = launch._check_flags(LAB, [], LAB / "ds_config.json")
+    assert lab["predictions"].plan_ways(args, 0, 2).left_out == {"pp4": 4, "tp4": 4, "sp4": 4}
+    skipped = [Record(event="metric", rank=0, seconds=1.0, values={
+        "name": "skipped", "way": way, "reason": "why"}) for way in ("pp4", "tp4")]
+    plain = Record(event="metric", rank=0, seconds=1.0, values={
+        "name": "plain", "losses": [1.0], "states": {"parameters": 4}, "seconds": 0.1})
+    info = RunInfo(lab="lab07_every_way", command=[], ranks=2, started="")
+    assert launch.report(Run(tmp_path, info, {0: [plain, *skipped]})).endswith("left out: pp4, tp4: why")
 
 
 def test_a_way_says_how_many_ranks_and_samples_it_needs(lab, base):

@@ -15,7 +15,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the ranks cannot 
 
 @pytest.fixture(scope="module")
 def pool():
-    yield ranks.start(RANKS, timeout=120)
+    yield ranks.start(RANKS, timeout=600)
     ranks.stop()
 
 

@@ -93,7 +93,7 @@ def test_a_notebook_carries_picture_and_alt_text():
         "plot.show(fig, 'A heat map beside an empty plot.')"
     )
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    NotebookClient(book, timeout=60).execute()
+    NotebookClient(book, timeout=600).execute()
     (output,) = book.cells[0].outputs
     assert output.metadata["labkit_alt"] == "A heat map beside an empty plot."
     assert output.data["text/plain"].endswith("A heat map beside an empty plot.")
@@ -121,7 +121,7 @@ def test_sliders_have_a_live_and_a_still_side():
         "print([s.description for s in sliders], picture.value != before, 'A rising' in before)"
     )
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (code, look)])
-    NotebookClient(book, timeout=60).execute()
+    NotebookClient(book, timeout=600).execute()
     (output,) = book.cells[0].outputs
     assert {"image/png", plot.WIDGET} <= set(output.data)
     assert output.metadata["labkit_alt"] == "A rising curve, bent upwards."

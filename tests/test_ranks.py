@@ -208,7 +208,7 @@ def test_no_orphans_when_the_notebook_is_killed():
     processes = [psutil.Process(pid) for pid in pids]
     notebook.kill()
     notebook.wait()
-    _, alive = psutil.wait_procs(processes, timeout=10)
+    _, alive = psutil.wait_procs(processes, timeout=60)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 

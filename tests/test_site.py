@@ -37,7 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("site")
     book = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT)]
     options = ["--path-output", str(out), "-W", "-n", "--keep-going"]
-    built = subprocess.run([*book, *options], capture_output=True, text=True, timeout=240)
+    built = subprocess.run([*book, *options], capture_output=True, text=True, timeout=1200)
     assert built.returncode == 0, (built.stdout + built.stderr)[-3000:]
     return out / "_build" / "html"
 
@@ -229,7 +229,7 @@ def test_search_works_from_a_folder(chromium, site, word):
         errors = []
         tab.on("console", lambda m: m.type == "error" and errors.append(m.text))
         tab.goto(f"{(site / 'search.html').as_uri()}?q={word}")
-        tab.wait_for_selector("#search-results li", timeout=20_000)
+        tab.wait_for_selector("#search-results li", timeout=120_000)
         assert not errors
 
 

@@ -191,7 +191,7 @@ def test_a_notebook_carries_drawing_and_alt_text():
             "s.box(0, 0, 80, 30, 'model')\n"
             "s.show('One box that says \"model\".')")
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    NotebookClient(book, timeout=60).execute()
+    NotebookClient(book, timeout=600).execute()
     (output,) = notebooks.normalise(book).cells[0].outputs
     assert output.metadata == {"labkit_alt": 'One box that says "model".'}
     assert output.data["text/plain"] == 'Figure: One box that says "model".'

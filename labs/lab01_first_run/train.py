@@ -10,6 +10,7 @@ loops stand first; what is measured on the way comes after them.
 
 import argparse
 import contextlib
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
@@ -53,7 +54,7 @@ def deepspeed_loop(model, config, batches):
 def read_config(args: argparse.Namespace) -> dict:
     """The DeepSpeed JSON, with the learning rate that ``--lr`` gives, if any."""
     config = configs.load(args.config)
-    if not config.get("optimizer", {}).get("params"):
+    if not (config.get("optimizer") or {}).get("params"):
         raise env.UserError(f"{args.config} names no optimizer with params: the lab needs one")
     if args.lr is not None:
         config["optimizer"]["params"]["lr"] = args.lr
@@ -62,12 +63,14 @@ def read_config(args: argparse.Namespace) -> dict:
 
 def new_optimizer(model: torch.nn.Module, config: dict) -> torch.optim.Optimizer:
     """The torch optimizer that DeepSpeed would make from this configuration."""
-    wanted = config["optimizer"]
-    if wanted.get("type") not in OPTIMIZERS:
-        raise env.UserError(f"the plain loop knows the optimizers {' and '.join(OPTIMIZERS)}, "
-                            f"not {wanted.get('type')!r}")
-    params = {key: value for key, value in wanted["params"].items() if key != "torch_adam"}
-    return OPTIMIZERS[wanted["type"]](model.parameters(), **params)
+    kind = config["optimizer"].get("type")
+    if kind not in OPTIMIZERS:
+        raise env.UserError(f"the plain loop knows the optimizers {' and '.join(OPTIMIZERS)}, not {kind!r}")
+    params = {key: value for key, value in config["optimizer"]["params"].items() if key != "torch_adam"}
+    unknown = [key for key in params if key not in inspect.signature(OPTIMIZERS[kind]).parameters]
+    if unknown:
+        raise env.UserError(f"torch's {kind} has no {unknown[0]}: take it out for the plain loop")
+    return OPTIMIZERS[kind](model.parameters(), **params)
 
 
 def new_model(args: argparse.Namespace) -> GPT:
@@ -113,12 +116,22 @@ def parser() -> argparse.ArgumentParser:
 
 
 def announce(args: argparse.Namespace, world_size: int) -> None:
-    """Refuse flags that do not go together; labkit asks before it starts anything."""
+    """Refuse flags that do not go together, or a file; labkit asks before it starts anything."""
     alone = args.engine == "torch" and world_size == 1
     if args.fault and (alone or args.engine == "deepspeed"):
         raise env.UserError(f"--fault {args.fault} needs --engine torch and --ranks 2 or more")
     if args.engine == "torch" and not alone and not args.fault:
         raise env.UserError("the plain loop knows one rank only: take --ranks 1 or --engine deepspeed")
+    config = read_config(args)
+    if args.engine == "torch":
+        new_optimizer(torch.nn.Linear(1, 1), config)
+        sections = {key: config.get(key) or {} for key in ("bf16", "scheduler", "gradient_clipping")}
+        if sections["bf16"] and not sections["bf16"].get("enabled"):
+            del sections["bf16"]
+        left_out = [key for key, value in sections.items() if value]
+        if left_out:
+            raise env.UserError(f"the plain loop would leave out the file's {' and '.join(left_out)}: take "
+                                "that out, or --engine deepspeed")
 
 
 def main() -> None:

@@ -9,6 +9,8 @@ train_batch_size; what a rank does not take at once it accumulates.
 """
 
 import argparse
+import math
+import os
 import statistics
 import sys
 import time
@@ -48,23 +50,37 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def announce(args: argparse.Namespace, ranks: int) -> None:
+    """Refuse what cannot be cut; labkit asks before it starts anything."""
+    cuts(configs.load(args.config), ranks, args.micro)
+
+
+def batch_unit(args: argparse.Namespace, config: dict, ranks: int) -> int:
+    """What the batch must be a multiple of; where it has to change, one that can be cut in every way."""
+    batch = config.get("train_batch_size")
+    return ranks if batch is None or batch % ranks == 0 else ranks * math.lcm(*(args.micro or [4]))
+
+
 def main() -> None:
     args = parser().parse_args()
-    ways = 1 + 2 * len(args.micro or (1, 2, 4))
-    with Recorder(args.run_dir, total_steps=ways * args.steps) as record:
+    config, ranks = configs.load(args.config), int(os.environ.get("WORLD_SIZE", 1))
+    with Recorder(args.run_dir, total_steps=len(cuts(config, ranks, args.micro)) * args.steps) as record:
         env.init_distributed()
-        every_way(args, configs.load(args.config), record)
+        every_way(args, config, record)
     distributed.destroy_process_group()  # leave the group before the process ends
 
 
 def cuts(config: dict, world_size: int, micros: list[int] | None = None) -> list[tuple[str, int, int]]:
     """(who, micro-batch, accumulation steps), the whole batch first. Raises UserError if one cannot be."""
-    if config.get("zero_optimization", {}).get("stage"):
+    zero = config.get("zero_optimization")
+    if zero.get("stage") if isinstance(zero, dict) else zero:
         raise env.UserError("Lab 2 looks at whole gradients: leave zero_optimization out of the file")
     for precision in ("fp16", "bf16"):
-        if config.get(precision, {}).get("enabled"):
+        if (config.get(precision) or {}).get("enabled"):
             raise env.UserError(f"Lab 2's loops by hand compute in fp32: leave {precision} out of the file")
-    kind = config.get("optimizer", {}).get("type")
+    if config.get("scheduler"):
+        raise env.UserError("Lab 2's loops by hand keep one learning rate: leave scheduler out of the file")
+    kind = (config.get("optimizer") or {}).get("type")
     if kind != "SGD":
         raise env.UserError(f"Lab 2's loops by hand use SGD: give an optimizer of type SGD, not {kind}")
     batch = configs.global_batch(config, world_size)

@@ -63,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def announce(args: argparse.Namespace, ranks: int) -> None:
+    """Refuse a file that the lab cannot use; labkit asks before it starts anything."""
+    read_config(args)
+
+
 def main() -> None:
     args = parser().parse_args()
     modes = {"both": [False, True], "on": [True], "off": [False]}[args.checkpoint]
@@ -88,6 +93,8 @@ def read_config(args: argparse.Namespace) -> dict:
     config = configs.load(args.config)
     if configs.global_batch(config, 1) != config.get(MICRO):
         raise env.UserError(f"the lab gives each rank one micro-batch a step: set only {MICRO} in the JSON")
+    if not config.get("optimizer"):
+        raise env.UserError("the lab times an optimizer's step, and the JSON names none: see ds_config.json")
     bf16 = {"bf16": {"enabled": True}} if args.dtype == "bf16" else {}
     return {**config, MICRO: args.micro or config[MICRO], **bf16}
 

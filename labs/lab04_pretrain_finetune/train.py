@@ -37,8 +37,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def announce(args: argparse.Namespace, ranks: int) -> str | None:
-    """What `labkit run` says before a long run starts."""
-    if choices.complete(args).model:
+    """What `labkit run` says before a long run. Raises UserError for a file that the lab cannot use."""
+    choices.config(choices.complete(args))
+    if args.model:
         encoders.find(args.model)
     if not args.full:
         return None
@@ -61,7 +62,7 @@ def main() -> None:
         texts = reviews.unlabelled(train_set)
         model, tokenizer = start(args, texts)  # a download may take long: nobody waits in a collective yet
         labelled = choices.labelled(train_set, args, config)
-        env.init_distributed(timeout_seconds=300)  # others wait while rank 0 writes files
+        env.init_distributed()
         folder = Path(args.run_dir)
         if not args.scratch:
             pretrain(args, config, model, tokenizer, texts, [text for text, _ in test_set[::3]], record)

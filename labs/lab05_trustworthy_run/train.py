@@ -59,6 +59,12 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def announce(args: argparse.Namespace, ranks: int) -> None:
+    """Refuse a file that the lab cannot use; labkit asks before it starts anything."""
+    if not configs.load(args.config).get("optimizer"):
+        raise env.UserError("the lab resumes an optimizer, and the JSON names none: see ds_config.json")
+
+
 def main() -> None:
     args = parser().parse_args()
     with Recorder(args.run_dir, total_steps=args.steps) as record:

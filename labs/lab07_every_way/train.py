@@ -9,6 +9,7 @@ the same model on the same global batch, and must give the same losses.
 """
 
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -33,6 +34,9 @@ TOLERANCE = 1e-4  # relative; fp32 sums in another order differ by some 1e-7 a s
 WARM_UP = 3  # steps not timed: buffers are made, ZeRO-3 learns the order of layers
 
 
+SPLITS_THE_MODEL = True
+
+
 class LossesDiffer(RuntimeError):
     """A way that does not compute what the plain loop computes."""
 
@@ -51,6 +55,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--hidden", type=at_least(4), default=64, help="hidden size; there are 4 heads")
     p.add_argument("--record", action="store_true", help="keep the table in recorded/, for the chapter")
     return p
+
+
+def announce(args: argparse.Namespace, ranks: int) -> None:
+    """Refuse files, a shape or ranks that do not go together; labkit asks before it starts anything."""
+    predicted.plan_ways(args, 0, ranks)
+
+
+def batch_unit(args: argparse.Namespace, config: dict, ranks: int) -> int:
+    """What the global batch must be a multiple of, so that every way can share it out."""
+    files = [engines.read(way, config) for way in args.ways]
+    return math.lcm(*(ranks // engines.ranks_for_one(file) * file.get("gradient_accumulation_steps", 1)
+                      for file in files if ranks % engines.ranks_for_one(file) == 0))
 
 
 def main() -> None:
@@ -73,6 +89,9 @@ def every_way(args: argparse.Namespace, todo: predicted.Todo, record: Recorder) 
     samples, context = todo.base[engines.BATCH], todo.shape.context
     batches = list(data.batches(text, samples, context, args.steps, seed=args.seed))
     plain, wrong = train_plain(args, todo, batches, record), []
+    for way, degree in todo.left_out.items():
+        record.metric("skipped", way=way, reason=f"the model is divided over {degree} ranks, and this run's "
+                      f"{torch.distributed.get_world_size()} cannot be grouped so")
     for number, (name, way) in enumerate(todo.ways.items(), start=1):
         lacking = engines.lacks(way.config)
         if lacking:
@@ -87,7 +106,12 @@ def every_way(args: argparse.Namespace, todo: predicted.Todo, record: Recorder) 
 
 def report(run: Run) -> str:
     """What `labkit run lab07` prints at the end."""
-    return table.text(table.rows(run))
+    reasons: dict[str, list[str]] = {}
+    for record in run.ranks[min(run.ranks)]:
+        if record.event == "metric" and record.values["name"] == "skipped":
+            reasons.setdefault(record.values["reason"], []).append(record.values["way"])
+    left_out = [f"left out: {', '.join(ways)}: {reason}" for reason, ways in reasons.items()]
+    return "\n".join([table.text(table.rows(run)), *left_out])
 
 
 def new_model(args: argparse.Namespace, shape: GPTConfig) -> GPT:

@@ -73,7 +73,10 @@ def read(way: str, base: dict[str, Any]) -> dict[str, Any]:
     if sum(degree > 1 for degree in degrees.values()) > 1:
         raise env.UserError(f"{path.name} splits the model in two ways at once: take one of tensor_parallel, "
                             "sequence_parallel_size and pipeline; data parallel uses the ranks that are left")
-    configs.check(config, 1, where=path.name)
+    accumulation, batch = config.get("gradient_accumulation_steps", 1), config[BATCH]
+    if all(isinstance(number, int) and number > 0 for number in (accumulation, batch)):
+        batch *= accumulation  # whether it divides is lay_out's question, which knows the ranks
+    configs.check({**config, BATCH: batch}, 1, where=path.name)
     return config
 
 

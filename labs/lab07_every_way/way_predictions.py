@@ -28,11 +28,12 @@ class Way:
 
 @dataclass(frozen=True)
 class Todo:
-    """What all ways share, and each way by name."""
+    """What all ways share, each way by name, and those left out with the number of ranks that they need."""
 
     base: dict[str, Any]
     shape: GPTConfig
     ways: dict[str, Way]
+    left_out: dict[str, int]
 
 
 def plan_ways(args: argparse.Namespace, rank: int, world_size: int) -> Todo:
@@ -40,9 +41,11 @@ def plan_ways(args: argparse.Namespace, rank: int, world_size: int) -> Todo:
     base = configs.load(args.config)
     shape = GPTConfig(context=args.context, num_layers=args.layers, num_heads=4, hidden_size=args.hidden)
     files = {Path(way).stem: engines.read(way, base) for way in args.ways}
-    if args.ways == engines.names():  # not chosen one by one: leave out those that need more ranks
-        files = {way: file for way, file in files.items() if world_size % engines.ranks_for_one(file) == 0}
-    ways = {}
+    ways, left_out = {}, {}
+    if args.ways == engines.names():  # not chosen one by one: leave out those that need other ranks
+        left_out = {way: degree for way, file in files.items()
+                    if world_size % (degree := engines.ranks_for_one(file))}
+        files = {way: file for way, file in files.items() if way not in left_out}
     for way, config in files.items():
         layout = engines.lay_out(way, config, world_size)
         try:
@@ -50,7 +53,7 @@ def plan_ways(args: argparse.Namespace, rank: int, world_size: int) -> Todo:
                             sent(shape, layout, config, rank))
         except ValueError as error:
             raise env.UserError(f"{way}: {error}; choose another shape, or other --ways") from None
-    return Todo(base, shape, ways)
+    return Todo(base, shape, ways, left_out)
 
 
 def sizes(shape: GPTConfig, layout: engines.Layout, rank: int) -> list[int]:
