@@ -469,6 +469,8 @@ class _Watch:
             with suppress(OSError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+            while orphans := processes.session(self.process.pid):  # started while their parent was killed
+                processes.end(orphans)
             ops.remove_stale_locks()  # a rank that compiled has left one
 
     def _members(self) -> list[tuple[int | None, psutil.Process]]:

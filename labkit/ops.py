@@ -127,7 +127,7 @@ def build(names: Iterable[str], *, asked: str = "the course", on_gpus: bool = Fa
         if env.compiled_ops()[op]:
             continue
         say(f"{asked} needs DeepSpeed's {op}: compiling it, once, one to five minutes"
-            + (f" ({cure}) …" if cure else " …"))
+            + (f" ({cure}) …" if asked and cure else " …"))
         _compile(op, cure, on_gpus)
 
 
@@ -169,6 +169,8 @@ def _compile(op: str, cure: str, on_gpus: bool) -> None:
         finally:
             processes.end(processes.family(child.pid))
             child.wait()
+            while orphans := processes.session(child.pid):  # started while their parent was killed
+                processes.end(orphans)
             remove_stale_locks()
     if child.returncode == 0:
         return

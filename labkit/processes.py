@@ -1,5 +1,6 @@
 """Ends processes for good, children and all."""
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -20,6 +21,16 @@ def family(pid: int) -> list[psutil.Process]:
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
     return []
+
+
+def session(leader: int) -> list[psutil.Process]:
+    """All processes of the session that ``leader`` began, those whose parent is gone, too."""
+    members = []
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.Error):
+            if os.getsid(process.pid) == leader and is_alive(process.pid):
+                members.append(process)
+    return members
 
 
 def end(processes: Iterable[psutil.Process], *, ask_first: float = 0.0) -> None:

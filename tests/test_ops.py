@@ -202,6 +202,8 @@ def test_an_interrupt_leaves_no_process_and_no_lock(cache, tmp_path):
     assert labkit.returncode == 130 and "nothing is left running" in message
     assert 'adam.json ("type": "Adam") needs DeepSpeed\'s fused_adam: compiling it, once' in said
     assert family and not any(map(psutil.Process.is_running, family)) and ops.locks() == []
+    assert not [each for each in psutil.process_iter(["cmdline"])  # a compiler whose parent was killed first
+                if str(tmp_path) in " ".join(each.info["cmdline"] or ())]
 
 
 def test_ranks_that_compile_are_not_silent(cache, tmp_path, monkeypatch):
