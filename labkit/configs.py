@@ -163,6 +163,8 @@ def _plain_value(path: str, value: Any, default: Any) -> Iterator[str]:
     fits = isinstance(value, bool | int | float) if wanted else True
     if isinstance(default, dict):
         wanted, fits = "an object {…}", isinstance(value, dict)
+    if path == "steps_per_print":
+        wanted, fits = "a number", value is None or isinstance(value, int | float)
     if path == "gradient_clipping":
         wanted, fits = "a number of at least 0", fits and not isinstance(value, bool) and value >= 0
     if not fits:
@@ -244,6 +246,12 @@ def read(config: dict[str, Any]) -> Any:
         return DeepSpeedConfig({**rest, "train_batch_size": 1})
 
 
+def offloads_optimizer(made: Any) -> bool:
+    """True if ZeRO keeps the optimizer on the CPU. ``made`` is DeepSpeed's DeepSpeedConfig."""
+    offload = made.zero_config.offload_optimizer
+    return bool(offload) and offload.device != "none"
+
+
 def _deepspeeds_faults(config: dict[str, Any]) -> Iterator[str]:
     """What DeepSpeed's own models refuse, then what an engine would, then what this device cannot do."""
     from pydantic import ValidationError
@@ -264,11 +272,10 @@ def _deepspeeds_faults(config: dict[str, Any]) -> Iterator[str]:
     for key in ALWAYS_ON:
         if isinstance(config.get(key), dict) and config[key].get("enabled") is False:
             yield f"{key} is turned on by its section, whatever enabled says: remove the section"
-    offload = made.zero_config.offload_optimizer
-    offloaded = bool(offload) and offload.device != "none"
-    yield from config_trial.optimizer_faults(config, offloaded, int(made.zero_optimization_stage))
+    stage = int(made.zero_optimization_stage)
+    yield from config_trial.optimizer_faults(config, offloads_optimizer(made), stage)
     half = made.float16_config.enabled or made.bfloat16_config.enabled
-    yield from config_trial.schedule_faults(config, bool(half or made.zero_optimization_stage))
+    yield from config_trial.schedule_faults(config, bool(half or stage))
     yield from config_trial.device_faults(made)
 
 

@@ -2,7 +2,7 @@
 
 A process of its own makes an engine of a small model and takes two steps. What it cannot show: what
 needs several ranks (tensor, sequence and expert parallelism are left out), and what only the real model
-brings.
+brings. A file without an optimizer, which the training script then gives, gets AdamW.
 """
 
 import json
@@ -27,6 +27,9 @@ def rehearse(config: dict[str, Any], *, where: str, on_gpus: bool = False) -> No
     ``config`` has no faults that `configs.faults` finds. ``where`` names the file in the sentence.
     """
     ours = {key: value for key, value in config.items() if key not in (*configs.BATCH_KEYS, *LEFT_OUT)}
+    if not ours.get("optimizer"):
+        offloaded = configs.offloads_optimizer(configs.read(ours))
+        ours["optimizer"] = {"type": "AdamW", "params": {"lr": 1e-3, "torch_adam": not offloaded}}
     environ = dict(os.environ, RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1",
                    MASTER_PORT=str(env.free_port()), PYTHONWARNINGS="ignore",
                    PYTHONPATH=os.pathsep.join(filter(None, (str(env.ROOT), os.environ.get("PYTHONPATH")))))

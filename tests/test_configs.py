@@ -48,6 +48,7 @@ REFUSED = {  # a change of BASE → words that its one sentence must hold
     "misspelt timers": ({"timers": {"throughput": {"enable": False}}}, "did you mean 'enabled'?"),
     "text for a truth value": ({"wall_clock_breakdown": "false"}, "must be true or false, not 'false'"),
     "text for a number": ({"flops_profiler": {"profile_step": "2"}}, "must be a number, not '2'"),
+    "text for a number without a default": ({"steps_per_print": "inf"}, "steps_per_print must be a number"),
     "text for the rate": ({"optimizer": {"params": {"lr": "3e-4"}}}, "the number 0.0003, without quotation"),
     "true for a section": ({"fp16": True}, 'fp16 must be an object such as {"enabled": true}, not true'),
     "a number for a section": ({"zero_optimization": 2}, 'such as {"stage": 1}, not 2'),

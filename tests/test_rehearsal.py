@@ -27,3 +27,7 @@ def test_a_sound_file_trains_and_leaves_nothing(tmp_path):
                      "tensor_parallel": {"autotp_size": 2}}
     rehearsal.rehearse(config, where="mine.json")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_leaves_the_optimizer_to_the_script_is_tried_with_one():
+    rehearsal.rehearse({"train_batch_size": 2, "zero_optimization": {"stage": 2}}, where="mine.json")
