@@ -127,7 +127,7 @@ def build(names: Iterable[str], *, asked: str = "the course", on_gpus: bool = Fa
         if env.compiled_ops()[op]:
             continue
         say(f"{asked} needs DeepSpeed's {op}: compiling it, once, one to five minutes"
-            + (f" ({cure}) …" if asked and cure else " …"))
+            + (f" ({cure}) …" if cure and asked != "the course" else " …"))
         _compile(op, cure, on_gpus)
 
 
