@@ -267,6 +267,9 @@ def _deepspeeds_faults(config: dict[str, Any]) -> Iterator[str]:
     if made.autotuning_config.enabled:
         yield ("autotuning is enabled, so DeepSpeed ends a run as soon as it has measured it: set its "
                "enabled to false, or start with `deepspeed --autotuning`")
+    if made.float16_config.auto_cast and not made.float16_config.enabled:
+        yield ("fp16.auto_cast is on while fp16 is off: DeepSpeed would cast inputs and not the weights, so "
+               "set it to false")
     if config.get("bf16") is not None and config.get("bfloat16") is not None:
         yield "bfloat16 stands beside bf16, so DeepSpeed would ignore it: keep bf16 alone"
     for key in ALWAYS_ON:

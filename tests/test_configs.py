@@ -83,6 +83,7 @@ REFUSED = {  # a change of BASE → words that its one sentence must hold
     "removed feature": ({"progressive_layer_drop": {"enabled": True}}, "has been removed"),
     "removed in ZeRO": ({"zero_optimization": {"mics_shard_size": 2}}, "MiCS"),
     "autotuning": ({"autotuning": {"enabled": True}}, "ends a run as soon as it has measured"),
+    "inputs cast alone": ({"fp16": {"enabled": False, "auto_cast": True}}, "cast inputs and not the weights"),
     "the old name beside the new": ({"bf16": {"enabled": True}, "bfloat16": {"enabled": True}}, "keep bf16"),
     "missing monitor": ({"wandb": {"enabled": True}}, "pip install wandb"),
     "tensor-parallel ranks do not": ({"train_batch_size": 1, "tensor_parallel": {"autotp_size": 2}},

@@ -11,7 +11,6 @@ BASE = {"train_batch_size": 16, "optimizer": {"type": "AdamW", "params": {"lr": 
     ("two settings that do not go together", {"zero_optimization": {"stage": 2}, "prescale_gradients": True},
      "pre-scale gradients is not yet supported"),
     ("a mix of types", {"data_types": {"grad_accum_dtype": "bf16"}}, "unsupported mix"),
-    ("inputs cast to fp16 with fp16 off", {"fp16": {"enabled": False, "auto_cast": True}}, "same dtype"),
 ])
 def test_a_fault_that_only_training_shows(name, change, words):
     assert configs.faults(BASE | change, 1) == []  # else the rehearsal would not be needed
