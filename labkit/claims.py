@@ -281,7 +281,8 @@ def _difference(want: list, got: list, rtol: float, atol: float, unit: str,
         limit, suffix = 100 * rtol, " %"
     worst = max(apart, key=lambda a: math.inf if math.isnan(a) else a)
     word = "largest difference" if len(pairs) > 1 else "difference"
-    if worst < limit / 10 and not noisy and any(isinstance(n, float) for n in [*want, *got]):
+    rounded = worst > 0 or any(isinstance(n, float) for n in [*want, *got])
+    if rounded and worst < limit / 10 and not noisy:
         # rounding differs between machines, and may be none on one of them: print its bound
         return f"{word} below {limit / 10:.1g}{suffix}", tolerance
     return f"{word} {_show([worst], (), '', 2)}{suffix}", tolerance
