@@ -367,6 +367,7 @@ class _Watch:
         self.errors: list[Record] = []
         self.suspects: set[int] = set()
         self.vanished: list[int] = []
+        self.signals: dict[int, int | None] = {}  # the launcher tells only of the rank that it misses first
         self.first_record: float | None = None  # seconds from the launcher's start
 
     def until_end(self) -> None:
@@ -448,6 +449,7 @@ class _Watch:
             over = rank in self.vanished or (rank in self.last and self.last[rank].event in ("end", "error"))
             if not over and not processes.is_alive(process.pid):
                 # It may have written its end just after we looked: believe it at the second look.
+                self.signals.setdefault(rank, processes.signal_of(process.pid))
                 (self.vanished.append if rank in self.suspects else self.suspects.add)(rank)
         return news
 
@@ -493,11 +495,12 @@ class _Watch:
         first_error = min(self.errors, key=_written_at(self.started), default=None)
         echo = first_error is None or "Connection closed by peer" in first_error.values["message"] \
             or "Connection reset by peer" in first_error.values["message"]
-        code = re.search(r"return code = -(\d+)", log)
-        if self.vanished and echo and (code or self.last):  # else it ended before it could say anything
+        told = re.search(r"return code = -(\d+)", log)
+        if self.vanished and echo and (told or self.last):  # else it ended before it could say anything
             rank = self.vanished[0]
-            how = f"by {signal.Signals(int(code[1])).name}" if code else "from outside"
-            more = " (often the system, out of memory)" if code and code[1] == "9" else ""
+            code = self.signals[rank] or (int(told[1]) if told else None)
+            how = f"by {signal.Signals(code).name}" if code else "from outside"
+            more = " (often the system, out of memory)" if code in (None, signal.SIGKILL) else ""
             return (f"rank {rank} (process {self.ranks[rank].pid}) was killed {how}{more}; "
                     f"the others were ended. {self._last_seen()} {self._kept()}")
         if first_error:

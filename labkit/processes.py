@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -13,6 +14,17 @@ def is_alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def signal_of(pid: int) -> int | None:
+    """The signal that killed a process whose parent has not waited for it yet; None where nobody can tell.
+
+    Linux only: the last field of /proc/PID/stat is the status that ``wait`` will return.
+    """
+    with suppress(OSError, ValueError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return int(fields[49]) & 127 or None  # field 52, exit_code: see `man 5 proc`
+    return None
 
 
 def family(pid: int) -> list[psutil.Process]:

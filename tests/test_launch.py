@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from labkit import env, hosts, launch
+from labkit import env, hosts, launch, processes
 from labkit.records import PARENT, RunInfo, read_rank, read_run
 
 LAB = env.ROOT / "labs" / "lab01_first_run"
@@ -85,6 +85,20 @@ def test_a_rank_killed_with_sigkill_ends_the_run_and_is_named(tmp_path, rank):
     assert processes_of(out) == []
     run = read_run(out)
     assert not run.finished and len(run.losses) >= 5
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells")
+def test_the_signal_that_ended_a_process_is_read_before_its_parent_waits():
+    killed, ended = subprocess.Popen(["sleep", "60"]), subprocess.Popen(["false"])
+    assert processes.signal_of(killed.pid) is None
+    killed.kill()
+    while processes.is_alive(killed.pid) or processes.is_alive(ended.pid):
+        time.sleep(0.01)
+    assert processes.signal_of(killed.pid) == signal.SIGKILL
+    assert processes.signal_of(ended.pid) is None
+    killed.wait()
+    ended.wait()
+    assert processes.signal_of(killed.pid) is None
 
 
 def test_a_rank_killed_before_its_first_record_is_named_too(tmp_path):

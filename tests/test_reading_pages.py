@@ -208,6 +208,7 @@ def test_a_word_found_by_search_opens_the_depth_it_stands_in(opened):
         tab.wait_for_selector("details.depth .highlighted")
         tab.wait_for_function(f"{OPEN}[0]")
         assert tab.evaluate(OPEN) == [True, False]
+        assert "highlight" not in tab.url  # so that a copied address marks nothing
 
 
 @needs_browser

@@ -32,6 +32,13 @@ function markSearched() {
   }, 20);
 }
 
+/** Send the words of a search along in the address: browsers share storage between files late, or not at all. */
+function sendSearched(link) {
+  const address = new URL(link.href);
+  address.searchParams.set("highlight", new URLSearchParams(location.search).get("q"));
+  link.href = address;
+}
+
 /** Let the keyboard scroll the formulas that are wider than the page. */
 function reachWideFormulas() {
   for (const formula of document.querySelectorAll("div.math mjx-container")) {
@@ -48,6 +55,8 @@ addEventListener("load", markSearched);
 addEventListener("click", (event) => {  // a second click on a link changes no address
   const link = event.target.closest("a[href*='#']");
   if (link && link.href === location.href) openTarget();
+  const found = event.target.closest("#search-results a");
+  if (found) sendSearched(found);
 });
 addEventListener("beforeprint", () => {
   openedForPaper = [...document.querySelectorAll("details.depth:not([open])")];
