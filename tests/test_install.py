@@ -181,3 +181,28 @@ def test_signs_of_an_nvidia_gpu(monkeypatch, tool, device, gpu):
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name == tool else None)
     monkeypatch.setattr("os.path.exists", lambda path: path == device)
     assert install.has_gpu() is gpu
+
+
+@pytest.mark.parametrize("index_has, said, kept", [
+    (None, "was not to be had", False), (b"another file", "is not the one that the course pins", False),
+    (b"the wheel", "", True)])
+def test_the_wheel_is_fetched_checked_and_never_a_reason_to_stop(tmp_path, capsys, monkeypatch, index_has,
+                                                                 said, kept):
+    asked = []
+
+    def pip(command, **_):
+        asked.append(command)
+        if index_has:
+            (tmp_path / install.WHEEL).write_bytes(index_has)
+        return 0 if index_has else 1
+
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(install.subprocess, "call", pip)
+    monkeypatch.setattr(install, "WHEEL_SHA256", install.hashlib.sha256(b"the wheel").hexdigest())
+    install.fetch("environment")
+    install.fetch("environment")
+    assert len(asked) == (1 if kept else 2)  # what is there is not fetched again
+    assert "homeassistant==2026.2.3" in asked[0] and "--no-deps" in asked[0]
+    assert (tmp_path / install.WHEEL).exists() == kept
+    out = capsys.readouterr().out
+    assert said in out and bool(out) == bool(said)
