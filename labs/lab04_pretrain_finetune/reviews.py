@@ -1,22 +1,17 @@
 """Reviews and news as an encoder reads them: characters in, hidden characters or a label out."""
 
 import random
-import re
 from collections import Counter
 from functools import cache
 
-import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor
 from transformers import BertTokenizerFast, ModernBertConfig
 
-from labkit import data
+from labkit import data, splits
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LABELS = ("neg", "pos")
-ALIKE = 0.5
-"""From this Jaccard similarity of their character 3-grams on, two reviews count as one."""
 IGNORED = -100  # cross-entropy skips these targets
 
 
@@ -24,34 +19,20 @@ IGNORED = -100  # cross-entropy skips these targets
 def labelled() -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
     """(train, test) reviews with labels 0 (neg) and 1 (pos); no train review is like a test review.
 
-    Exact copies are dropped when the corpus is read, near copies of test reviews here, by exact
-    Jaccard similarity |A ∩ B| / |A ∪ B| of the sets of character 3-grams.
+    Exact copies are dropped when the corpus is read, near copies of test reviews here, by exact Jaccard
+    similarity of their character 3-grams. The test set is part of the frozen one of `labkit.splits`.
     """
     sides = [[(text, LABELS.index(label)) for text, label in side.items]
              for side in data.load("chinese-reviews").split(0.1)]
-    train, test = ([_grams(text) for text, _ in side] for side in sides)
-    known = np.unique(np.concatenate(test))
-    common = (_rows(train, known) @ _rows(test, known).T).tocoo()
-    size = [np.array(list(map(len, grams))) for grams in (train, test)]
-    union = size[0][common.row] + size[1][common.col] - common.data
-    copies = set(common.row[common.data >= ALIKE * union])
-    return [item for i, item in enumerate(sides[0]) if i not in copies], sides[1]
+    train, test = ([text for text, _ in side] for side in sides)
+    copies = splits.near_copies(train, test, grams=_grams)
+    return [item for item, copy in zip(sides[0], copies, strict=True) if not copy], sides[1]
 
 
-def _grams(text: str) -> np.ndarray:
-    """The set of a text's character 3-grams, each as one number; only letters and digits count."""
-    codes = np.frombuffer(re.sub(r"\W", "", text).encode("utf-32-le"), np.uint32).astype(np.int64)
-    return np.unique((codes[:-2] << 42) + (codes[1:-1] << 21) + codes[2:])
-
-
-def _rows(grams: list[np.ndarray], known: np.ndarray) -> csr_matrix:
-    """(texts, known 3-grams): 1 where the text has the 3-gram."""
-    flat = np.concatenate(grams)
-    column = np.searchsorted(known, flat).clip(max=len(known) - 1)
-    found = known[column] == flat
-    row = np.repeat(np.arange(len(grams)), list(map(len, grams)))
-    ones = np.ones(found.sum(), np.float32)
-    return csr_matrix((ones, (row[found], column[found])), (len(grams), len(known)))
+def _grams(text: str) -> set[str]:
+    """Character 3-grams of all texts, none of shorter ones: the rule behind the lab's figures."""
+    text = splits.normalized(text)
+    return {text[i:i + 3] for i in range(len(text) - 2)}
 
 
 def unlabelled(train: list[tuple[str, int]]) -> list[str]:
