@@ -135,6 +135,25 @@ def test_a_rank_that_raises_is_shown_with_its_own_traceback(tmp_path, monkeypatc
     assert processes_of(tmp_path / "run") == []
 
 
+@pytest.mark.parametrize(("says", "whole"), [
+    ("terminate called without an active exception", True),  # gloo's threads, now and then
+    ("something else", False),
+])
+def test_an_abort_after_the_last_record_is_told_from_one_that_matters(tmp_path, monkeypatch, says, whole):
+    lab = tmp_path / "labs" / "lab98_aborts"
+    lab.mkdir(parents=True)
+    abort = f"    print({says!r}, flush=True)\n    import os\n    os.abort()"
+    source = (LAB / "train.py").read_text().replace("    distributed.destroy_process_group()", abort)
+    (lab / "train.py").write_text(source)
+    (lab / "ds_config.json").write_text((LAB / "ds_config.json").read_text())
+    monkeypatch.setattr(launch, "labs", lambda: {"lab98": lab})
+    if whole:
+        assert len(launch.run("lab98", ranks=1, args=["--steps", "3"], out=tmp_path / "run").losses) == 3
+    else:
+        with pytest.raises(launch.LabFailed, match="every rank reached its end"):
+            launch.run("lab98", ranks=1, args=["--steps", "3"], out=tmp_path / "run")
+
+
 def test_bad_input_found_on_a_rank_is_the_readers_error(tmp_path, no_process_left):
     with pytest.raises(env.UserError, match="rank 0: hidden_size 100"):
         launch.run("lab01", ranks=1, args=["--hidden", "100"], out=tmp_path / "run")
