@@ -415,7 +415,7 @@ class _Watch:
             raise LabFailed(self._why())
 
     def _aborted_at_its_end(self) -> bool:
-        """True if gloo's threads aborted a rank that was leaving: seen about once in 1,000 runs.
+        """True if gloo's threads aborted a rank that was leaving, which it does rarely.
 
         By then every rank has written its last record, so that nothing of the run is missing.
         """
