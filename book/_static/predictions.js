@@ -74,6 +74,28 @@ const answers = {
     answers.replace(others);
   },
 
+  /** Take over saved entries; of two answers to one question the later one stays. Returns how many are new. */
+  merge(entries) {
+    const here = answers.all();
+    const newer = Object.entries(entries).filter(([id, answer]) => !here[id] || here[id].at < answer.at);
+    if (newer.length) answers.replace({ ...here, ...Object.fromEntries(newer) });
+    return newer.length;
+  },
+
+  /** An answer as the end of an address: browsers share storage between files late, or not at all. */
+  carry(id) {
+    return `#answers=${encodeURIComponent(JSON.stringify({ [id]: answers.all()[id] }))}`;
+  },
+
+  /** Take over the answer that came along in the address, once. */
+  carried() {
+    if (!location.hash.startsWith("#answers=")) return;
+    try {
+      answers.merge(answers.valid(JSON.parse(decodeURIComponent(location.hash.slice("#answers=".length)))));
+    } catch { /* not ours: no answer */ }
+    history.replaceState(null, "", location.pathname + location.search);
+  },
+
   /** Only the entries that are answers: a stored text, or a file, may hold anything. */
   valid(entries) {
     const good = ([id, answer]) => /^[a-z0-9-]+$/.test(id) && answer && typeof answer.at === "string" &&
@@ -137,7 +159,7 @@ class Question {
   /** Show the reader's number beside ours, and the claim's box. */
   answered(value) {
     const forget = make("button", { type: "button" }, "Forget this answer");
-    const page = `${document.documentElement.dataset.content_root ?? "../"}book/predictions.html`;
+    const page = `${document.documentElement.dataset.content_root ?? "../"}book/predictions.html${answers.carry(this.id)}`;
     const box = make("div", { className: "labkit-answer", tabIndex: -1, role: "group" },
       make("p", {}, ...this.sentence(value)),
       make("p", { className: "labkit-row" }, forget, make("a", { href: page }, "All your predictions")));

@@ -21,6 +21,7 @@ class PredictionsPage {
     outer.after(this.buttons, this.said, this.file);
     this.file.addEventListener("change", () => this.load(this.file.files[0]));
     this.offer();
+    answers.carried();
     this.fill();
     addEventListener("storage", () => this.fill()); // answered in another window
     addEventListener("pageshow", () => this.fill()); // came back to this page
@@ -62,19 +63,17 @@ class PredictionsPage {
     this.said.textContent = `Saved as ${link.download}.`;
   }
 
-  /** Take over a saved file; of two answers to one question the later one stays. */
+  /** Take over a saved file. */
   async load(file) {
     this.file.value = "";
     let read = {};
     try {
       read = answers.valid(JSON.parse(await file.text()));
     } catch { /* not JSON: no answers */ }
-    const here = answers.all();
-    const newer = Object.entries(read).filter(([id, answer]) => !here[id] || here[id].at < answer.at);
-    answers.replace({ ...here, ...Object.fromEntries(newer) });
+    const newer = answers.merge(read);
     const found = Object.keys(read).length;
     this.said.textContent = found
-      ? `${found} ${found === 1 ? "answer" : "answers"} in ${file.name}, ${newer.length} new here.`
+      ? `${found} ${found === 1 ? "answer" : "answers"} in ${file.name}, ${newer} new here.`
       : `${file.name} holds no answers: choose a file that this page has saved.`;
     this.fill();
   }
