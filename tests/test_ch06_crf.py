@@ -248,3 +248,26 @@ def test_the_record_knows_its_own_figures():
             assert run_[how]["f1"] == pytest.approx(2 * right / (found + true), abs=1e-5)
         same = run_["crf nats"] == pytest.approx(run_["marginals nats"], abs=1e-4)
         assert same == (run_["way"] == "softmax")
+
+
+def test_what_the_prose_says_of_the_record_holds_for_every_seed():
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    lucky, match = (record["opponents"][name] for name in ("most frequent tag", "longest match"))
+    assert lucky["f1"] < 0.7
+    assert match["recall of unknown words"] < 0.1
+    runs = {(run["way"], run["seed"]): run for run in record["runs"]}
+    for seed in {seed for _, seed in runs}:
+        soft, crf, own = (runs[way, seed] for way in segment.WAYS)
+        assert match["f1"] < soft["argmax"]["f1"] < soft["legal"]["f1"] < crf["viterbi"]["f1"]
+        assert crf["viterbi"]["f1"] <= own["viterbi"]["f1"]
+        assert crf["viterbi"]["f1"] - soft["legal"]["f1"] < 0.5 * (soft["legal"]["f1"] - soft["argmax"]["f1"])
+        assert soft["argmax"]["recall of unknown words"] > 0.5
+        rising = (soft["legal"], crf["viterbi"], own["viterbi"], crf["marginals"], own["marginals"],
+                  soft["argmax"])
+        borders = [tagger["impossible borders"] for tagger in rising]
+        assert borders == sorted(borders)
+        assert borders[2] > 5 * borders[1]
+        assert crf["marginals nats"] > 1.5 * crf["crf nats"]
+        assert record["choice"][f"crf {crf['rate']:g}"] == max(
+            f1 for name, f1 in record["choice"].items() if name.startswith("crf "))
+        assert soft["rate"] == crf["rate"] == own["rate"] == max(segment.RATES)
