@@ -224,7 +224,7 @@ class Engine:
 def test_the_ranks_mean_gradient_is_that_of_all_targets(lab, loaded, monkeypatch, fault, right):
     model, tokenizer = loaded
     words = ["five", "nine hundred and ninety-nine thousand, nine hundred and ninety-nine", "two", "sixty"]
-    items = [(word, "五" * (3 * i + 1)) for i, word in enumerate(words)]
+    items = [(word, "五" * (3 * i * i + 1)) for i, word in enumerate(words)]
     rows = lab.train.rows_of(tokenizer, [("numbers", i) for i in range(4)], {"numbers": items})
     gradients = {}
     for world_size, micro in ((1, 4), (2, 1)):
