@@ -154,7 +154,7 @@ def test_the_score_is_the_log_probability_over_a_power_of_the_length():
 
 
 def test_the_picture_of_the_beam():
-    names, search, model = (chapter()[name] for name in ("words", "beam_search", "weather_model"))
+    names, search, model = (chapter()[name] for name in ("weather_words", "beam_search", "weather_model"))
     for beams, text, chance in ((1, "be cold", 0.20), (2, "rain today", 0.36), (3, "rain today", 0.36)):
         score, tokens = search(model, torch.tensor([[2]]), beams, 5, 0.0)
         assert " ".join(names[token] for token in tokens[1:-1]) == text
@@ -313,6 +313,20 @@ def test_drawn_texts_have_the_exact_frequencies(by):
             found[heat] = theirs(model, rows, 2, do_sample=True, temperature=heat, top_k=0, top_p=0.9)
     assert p_value(found[3.0], chances) > 1e-3
     assert p_value(found[2.6], chances) < 1e-9
+
+
+def test_the_defaults_that_the_chapter_warns_of():
+    """20 new tokens, greedy; 50 candidates when drawing, also where only top_p is set."""
+    model, tokens = chapter()["backbone"], chapter()["openings"][:1]
+    how = {"attention_mask": torch.ones_like(tokens), "suppress_tokens": [END]}
+    written = model.generate(tokens, **how)[0, tokens.shape[1]:].tolist()
+    assert len(written) == 20
+    assert written == model.generate(tokens, do_sample=False, max_new_tokens=20, **how)[0, -20:].tolist()
+    how = {"attention_mask": torch.ones_like(tokens), "do_sample": True, "max_new_tokens": 1,
+           "output_scores": True, "return_dict_in_generate": True}
+    for flags, most in (({}, 50), ({"top_p": 0.99}, 50), ({"top_k": 0, "top_p": 0.999999}, 6144)):
+        kept = int(model.generate(tokens, **how, **flags).scores[0].isfinite().sum())
+        assert kept == 50 if flags == {} else kept <= 50 if most == 50 else kept > 50
 
 
 # ---------------------------------------------------------------- the cache
