@@ -258,9 +258,8 @@ def test_what_the_prose_says_of_the_record_holds_for_every_seed():
     runs = {(run["way"], run["seed"]): run for run in record["runs"]}
     for seed in {seed for _, seed in runs}:
         soft, crf, own = (runs[way, seed] for way in segment.WAYS)
-        assert match["f1"] < soft["argmax"]["f1"] < soft["legal"]["f1"] < crf["viterbi"]["f1"]
-        assert crf["viterbi"]["f1"] <= own["viterbi"]["f1"]
-        assert crf["viterbi"]["f1"] - soft["legal"]["f1"] < 0.5 * (soft["legal"]["f1"] - soft["argmax"]["f1"])
+        assert match["f1"] < soft["argmax"]["f1"] < soft["legal"]["f1"]
+        assert soft["argmax"]["f1"] < crf["viterbi"]["f1"] < own["viterbi"]["f1"]
         assert soft["argmax"]["recall of unknown words"] > 0.5
         rising = (soft["legal"], crf["viterbi"], own["viterbi"], crf["marginals"], own["marginals"],
                   soft["argmax"])
