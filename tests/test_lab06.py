@@ -262,12 +262,12 @@ def test_pretraining_uses_the_same_engine(lab, loaded, monkeypatch, tmp_path):
     monkeypatch.setattr(lab.train, "new_engine", engine)
     with Recorder(tmp_path, total_steps=3, rank=0) as record:
         args = argparse.Namespace(pretrain=3, seed=0, run_dir=str(tmp_path), fault=None)
-        lab.train.pretrain_first(args, {}, model, tokenizer, record)
+        made = lab.train.pretrain_first(args, {}, model, tokenizer, record)
     lines = [json.loads(line) for line in (tmp_path / "rank0.jsonl").read_text().splitlines()]
     assert [line["values"]["step"] for line in lines if line["event"] == "step"] == [0, 1, 2]
     (bits,) = [line["values"] for line in lines if line["event"] == "metric"]
     assert bits["after"]["English"] < bits["before"]["English"]
-    assert lab.mixing.load(tmp_path / "backbone")[0].config.n_layer == 6
+    assert made is not model and torch.equal(made.lm_head.weight, model.lm_head.weight.half().float())
 
 
 # ---------------------------------------------------------------- the verdict

@@ -89,7 +89,8 @@ def nearest(name: str, items: Sequence[tuple]) -> list[str]:
 def look_up(context: str, question: str) -> str:
     """What stands after the name and a colon; of a default, what stands after that word."""
     asked = re.search(r"`(.+?)`", question)
-    line = asked and re.search(rf"^[ \t]*(?:.*\W)?{re.escape(asked[1])}(?!\w)[^:\n]*:[ \t]*(.*)$", context, re.M)
+    line = asked and re.search(
+        rf"^[ \t]*(?:.*\W)?{re.escape(asked[1])}(?!\w)[^:\n]*:[ \t]*(.*)$", context, re.M)
     if not line:
         return ""
     default = re.search(r"default\s*(?:=|:|is)?\s*([^\s,]+)", line[1], re.I)

@@ -63,7 +63,7 @@ def main() -> None:
         torch.set_num_threads(1)  # small matrices: a second thread costs more than it brings, a rank does not
         model, tokenizer = mixing.new_model(args)
         if args.pretrain:
-            pretrain_first(args, config, model, tokenizer, record)
+            model = pretrain_first(args, config, model, tokenizer, record)
         curve = finetune(args, config, model, tokenizer, record)
         keep(model, tokenizer, Path(args.run_dir) / "model")
         verdicts = judge(args, record) if args.judged else {}
@@ -185,8 +185,11 @@ def record_states(engine, record: Recorder) -> None:
                   predicted=vars(expected))
 
 
-def pretrain_first(args, config, model, tokenizer, record) -> None:
-    """A backbone of one's own: the text and the two tasks of pretrain.py, and this lab's engine."""
+def pretrain_first(args, config, model, tokenizer, record) -> nn.Module:
+    """A backbone of one's own: the text and the two kinds of rows of pretrain.py, and this lab's engine.
+
+    It is read back from its folder: the weights that an engine has used keep its hooks.
+    """
     texts = list(splits.pretraining_texts())
     tokens, judged = pretrain.flatten(tokenizer, texts), pretrain.held_out(20)
 
@@ -210,13 +213,15 @@ def pretrain_first(args, config, model, tokenizer, record) -> None:
     engine.destroy()
     record.metric("pre-training", before=before, after=bits(), tokens=len(tokens))
     keep(model, tokenizer, Path(args.run_dir) / "backbone")
+    return mixing.load(Path(args.run_dir) / "backbone")[0]
 
 
 def keep(model, tokenizer, folder: Path) -> None:
     """Rank 0 writes a folder that transformers loads, in 16 bits; the others wait."""
     if distributed.get_rank() == 0:
-        weights = {name: value.detach().half() for name, value in model.state_dict().items()}
-        model.save_pretrained(folder, state_dict=weights)
+        copy = type(model)(model.config)
+        copy.load_state_dict(model.state_dict())
+        copy.half().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     distributed.barrier()
 
