@@ -240,7 +240,7 @@ def test_the_ranks_mean_gradient_is_that_of_all_targets(lab, loaded, monkeypatch
         gradients[world_size] = torch.cat([p.grad.flatten() for p in model.parameters()]) / world_size
     model.zero_grad()
     apart = float((gradients[2] - gradients[1]).norm() / gradients[1].norm())
-    assert (apart < 1e-5) if right else (apart > 0.01)
+    assert (apart < 1e-4) if right else (apart > 0.01)
 
 
 def test_pretraining_uses_the_same_engine(lab, loaded, monkeypatch, tmp_path):
