@@ -439,6 +439,7 @@ def test_a_number_of_ranks_that_does_not_divide_the_batch(tmp_path, ranks, capsy
 TAKEN = {  # by each lab, on 1 to 8 ranks; None: its own file, which says what one rank takes
     "lab01": [16, 16, 15, 16, 15, 18, 14, 16], "lab02": [32, 32, 36, 32, 40, 24, 28, 32], "lab03": [None] * 8,
     "lab04": [32, 32, 33, 32, 30, 30, 35, 32], "lab05": [16, 16, 18, 16, 20, 12, 14, 16],
+    "lab06": [32, 32, 24, 32, 40, 48, 56, 64],
     "lab07": [8, 8, 9, 8, 10, 12, 7, 16]}
 
 
