@@ -80,7 +80,7 @@ def threshold(confidence, correct, most):
     "ex06-placeholders": [
         (SHIP + "    return set(names(source)) == set(names(translation))\n", "a set does not"),
         (SHIP + "    return names(source) == names(translation)\n", "compare without it"),
-        (SHIP + "    return len(names(source)) == len(names(translation))\n", "not their names"),
+        (SHIP + "    return len(names(source)) == len(names(translation))\n", "not yet"),
         (PLAIN + "    return Counter(names(source)) == Counter(names(translation))\n", "doubled brace"),
         (SHIP + "    return not Counter(names(source)) - Counter(names(translation))\n", "compare both ways"),
         ("def may_ship(source, translation):\n    return source.count('{') == translation.count('{')\n", "not yet"),
