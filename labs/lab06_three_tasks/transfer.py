@@ -108,7 +108,7 @@ class Transfer:
 
     def __init__(self, args: argparse.Namespace, command: str) -> None:
         self.args, self.path = args, args.out
-        self.steps, self.seeds, self.tested = (100, (0, 1, 2), 300) if args.full else (4, (0,), 8)
+        self.steps, self.seeds, self.tested = (80, (0, 1, 2), 250) if args.full else (4, (0,), 8)
         self.settings = {"steps": self.steps, "seeds": list(self.seeds), "tested": self.tested,
                          "bf16": args.bf16, "tokens": TOKENS, "code": code_hash(*CODE)}
         self.result = record_file.begin(args.out, command, self.settings, choice=[], points=[])
@@ -151,7 +151,7 @@ class Transfer:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("transfer.py", description=__doc__, allow_abbrev=False,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--full", action="store_true", help="100 steps a run, three seeds, 300 test texts")
+    p.add_argument("--full", action="store_true", help="80 steps a run, three seeds, 250 test texts")
     p.add_argument("--bf16", action="store_true", help="matrix products in bf16, see pretrain.py")
     p.add_argument("--jobs", type=at_least(1), default=1, help="runs at a time, a thread each (default: 1)")
     p.add_argument("--out", type=Path, required=True, help="file for the runs; an old one is continued")
