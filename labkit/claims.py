@@ -49,7 +49,7 @@ class Claim(BaseModel):
     control: str = ""
     cases: list[Case] = []
     guess: str = ""
-    numbers: list[float] = []  # an asked claim's [predicted, measured], for the page that asks
+    numbers: list[float] = []  # an asked claim's [predicted, measured], of a bound [measured]: for the page
 
     def text(self) -> str:
         """One line; what changes from run to run stands inside ``⟨this run: …⟩``."""
@@ -93,8 +93,10 @@ class Claim(BaseModel):
         return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>" if self.cases else ""
 
     def _data(self) -> str:
-        """Attributes from which the page compares a reader's number; a noisy measurement is left out."""
-        numbers = zip(("predicted", "measured"), self.numbers[: 1 if self.noisy else 2], strict=False)
+        """Attributes from which the page compares a reader's number; with a prediction, a noisy measurement
+        is left out."""
+        names = ("predicted", "measured")[-len(self.numbers):]
+        numbers = zip(names, self.numbers[: 1 if self.noisy else 2], strict=False)
         return "".join(f' data-{name}="{number!r}"' for name, number in numbers)
 
 
@@ -168,7 +170,7 @@ def claim(id: str, statement: str, predicted: Any, measured: Any, *, unit: str =
         source=source, guess=_guess(id, unit, digits), cases=_cases(
             names, want, got, lambda n: _show([n], (), unit, digits),
             lambda w, g: _difference([w], [g], rtol, atol, unit, noisy)[0], said),
-        numbers=[*want, *got] if id in _ASKED and not shape and not bounds else [],
+        numbers=[*want, *got] if id in _ASKED and not shape else [],
         control=" · ".join(f"{name} {_show(*value, unit, digits)}" for name, value in controls.items()))
     if in_notebook():
         from IPython.display import display

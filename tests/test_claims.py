@@ -225,3 +225,12 @@ def test_an_asked_box_carries_its_numbers_and_no_noise(monkeypatch):
                  holds=True, numbers=[16.0, 17.0])
     assert 'data-predicted="16.0" data-measured="17.0"' in Claim(**shape).to_html()
     assert "data-measured" not in Claim(**shape, noisy=True).to_html()
+
+
+def test_an_asked_bound_carries_what_was_measured(capsys):
+    predict("ch99-bound", "how many?")
+    claim("ch99-bound", "so many", None, 40.5, at_least=30, control={"without": 15.0})
+    record = Claim(id="ch99-bound", statement="s", predicted="at least 30", measured="40.5", difference="d",
+                   tolerance="", holds=True, numbers=[40.5], noisy=True)
+    assert 'data-measured="40.5"' in record.to_html()
+    assert "data-predicted" not in record.to_html()

@@ -9,7 +9,7 @@ import pytest
 from labkit import form, install, plot
 
 ROOT = Path(__file__).resolve().parent.parent
-NUMBERS = ["zero", "one", "two", "three", "four", "five", "six"]
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven"]
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import front  # noqa: E402

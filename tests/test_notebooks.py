@@ -22,7 +22,8 @@ MACHINE_PATH = re.compile(
     r"|(?<![\w.:/])/(?:[\w.-]+/)+(?:chapters|labs|labkit|book|runs)/"  # the course, somewhere
 )
 LARGEST_FILE = {"07_deepspeed": 1_100_000,  # the heart of the book: ten chapters in one
-                "02_foundations": 650_000, "03_nlp": 650_000}  # thirteen figures and seventy claims or more
+                "02_foundations": 650_000, "03_nlp": 650_000,  # thirteen figures and seventy claims
+                "06_applications": 650_000}  # seven parts with their opponents and metrics
 USUAL_LARGEST = 500_000
 SHARE_OF_IGNORED_CELLS = 1 / 4
 

@@ -71,7 +71,7 @@ def test_a_claims_box_stands_before_its_folded_code(html):
 
 def test_the_code_of_a_question_is_left_out(html):
     asks = html(CHAPTER).select(".tag_ask")
-    assert len(asks) == 2
+    assert len(asks) == 3
     assert not [ask for ask in asks if ask.select_one(".cell_input")]
     assert "predict(" not in html(CHAPTER).text
 
@@ -84,7 +84,7 @@ def test_a_check_says_how_many_wrong_answers_it_knows(html):
 
 def test_chapter_minutes_are_counted_from_the_cells(html):
     text = html("book/index.html").text
-    assert "Chapter 91: main line 1 min · exercises 3 min · depth 3 min." in text
+    assert "Chapter 91: main line 2 min · exercises 3 min · depth 3 min." in text
     assert "Chapter 2: reading 2 min." in text
 
 
@@ -93,7 +93,7 @@ def test_the_ledger_keeps_the_main_line_and_depth_apart(html):
     assert not older.select("th[scope=rowgroup]")
     main, deep = form.select("tbody")
     assert (main.th.text, deep.th.text) == ("Main line", "Depth")
-    assert [a.text for a in main.select("a")] == ["ch91-asked", "ch91-zero", "ch91-unasked"]
+    assert [a.text for a in main.select("a")] == ["ch91-asked", "ch91-zero", "ch91-bound", "ch91-unasked"]
     assert [a.text for a in deep.select("a")] == ["ch91-deep"]
     assert "Control, which must fail: of noise 7" in main.text
     assert [row.td.text for row in main.select("td table tr")[1:]] == ["a", "b"]
@@ -258,6 +258,16 @@ def test_a_number_is_read_as_people_write_it(scripts, written, number):
 ])
 def test_how_far_off_is_said_in_a_sentence(scripts, guess, right, said):
     assert scripts.evaluate("([g, r]) => compareNumbers(g, r, 'bytes').said", [guess, right]) == said
+
+
+@needs_browser
+def test_a_guess_at_a_bound_is_compared_with_what_was_measured(opened):
+    with opened(CHAPTER) as tab:
+        tab.get_by_label("Your guess (%)").focus()
+        tab.keyboard.type("20")
+        tab.keyboard.press("Enter")
+        assert tab.locator(".labkit-answer p").first.inner_text() == (
+            "You said 20 %. We measured 40 %. Too low by a factor of 2.")
 
 
 @needs_browser

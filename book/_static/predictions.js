@@ -178,9 +178,10 @@ class Question {
 
   sentence(value) {
     const number = (x) => make("b", {}, `${showNumber(x)} ${this.unit}`.trimEnd());
-    const right = Number(this.claim.dataset.predicted);
-    const ours = ["We predicted ", number(right)];
-    if (this.claim.dataset.measured) ours.push(" and measured ", number(Number(this.claim.dataset.measured)));
+    const { predicted, measured } = this.claim.dataset;
+    const right = Number(predicted ?? measured);
+    const ours = predicted ? ["We predicted ", number(right)] : ["We measured ", number(right)];
+    if (predicted && measured) ours.push(" and measured ", number(Number(measured)));
     if (value === null) return [...ours, "; you have not guessed."];
     return ["You said ", number(value), ". ", ...ours, ". ", compareNumbers(value, right, this.unit).said];
   }
@@ -203,7 +204,7 @@ function goToQuestion() {
 addEventListener("DOMContentLoaded", () => {
   for (const ask of document.querySelectorAll(".labkit-ask")) {
     const claim = document.getElementById(ask.dataset.claim);
-    if (claim?.dataset.predicted) new Question(ask, claim);
+    if (claim?.dataset.predicted ?? claim?.dataset.measured) new Question(ask, claim);
   }
   goToQuestion();
 });
