@@ -34,7 +34,8 @@ def announce(args: argparse.Namespace, ranks: int) -> str:
     if args.pretrain:
         step = timed(model, pretrain.BATCH, pretrain.CONTEXT, args.bf16) * shares
         seconds += args.pretrain * step
-        said = f"{args.pretrain:,} pre-training steps of {step:.1f} s, {said}"
+        said = (f"{READING:.0f} s to read all text and leave out what is like a test text, "
+                f"{args.pretrain:,} pre-training steps of {step:.1f} s, {said}")
     torch.set_num_threads(threads)
     goes_on = (f"; a checkpoint every {args.every} steps: if it is stopped, the same command with --resume "
                "RUN goes on" if args.every else "")
