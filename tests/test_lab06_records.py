@@ -25,7 +25,8 @@ def read(name: str) -> dict:
     return json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(("name", "code"), [("transfer", transfer.CODE), ("classify", classify.CODE)])
+@pytest.mark.parametrize(("name", "code"), [("transfer", transfer.CODE), ("classify", classify.CODE),
+                                             ("translate", translate.CODE)])
 def test_a_record_is_of_todays_code(name, code):
     assert read(name)["settings"]["code"] == code_hash(*code), "the record is stale: run its command again"
     assert f"/{name}.py " in read(name)["command"] and " --full" in read(name)["command"]
@@ -40,6 +41,15 @@ def test_the_transfer_record_is_whole_and_its_rates_were_chosen_on_dev():
         tried = {other["rate"]: other["dev_loss"] for other in record["choice"]
                  if (other["task"], other["way"]) == (task, way)}
         assert set(tried) == set(transfer.RATES[way])
+        assert run["rate"] == min(tried, key=tried.get)
+
+
+def test_the_translators_record_is_whole_and_its_rates_were_chosen_on_dev():
+    record = read("translate")
+    runs = {(run["kind"], run["model"], run["seed"]): run for run in record["runs"]}
+    assert runs.keys() == {(*of, seed) for of in translate.RUNS for seed in record["settings"]["seeds"]}
+    for (kind, model, _), run in runs.items():
+        tried = {rate: record["choice"][f"{kind} {model} {rate:g}"] for rate in translate.RATES}
         assert run["rate"] == min(tried, key=tried.get)
 
 
