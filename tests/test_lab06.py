@@ -368,7 +368,7 @@ def test_a_folder_that_holds_no_model_of_the_lab(lab, tmp_path):
 
 @pytest.mark.parametrize("name", ["classify", "translate", "numbers", "summarize", "answer"])
 @pytest.mark.parametrize("text", ["好" * 10_000, "a b " * 2_500, "😀🎉", "Привет, мир", "ཀ", "\x00",
-                                  "<end><mask>", "\n\nx\n类别：\n"])
+                                  "\n\nx\n类别：\n"])
 def test_any_text_gets_a_prompt_that_fits(lab, loaded, name, text):
     tokens, cut = lab.ask.prompt(loaded[1], name, text, "What is `x`?" if name == "answer" else "")
     assert 0 < len(tokens) <= lab.tasks.CONTEXT - lab.tasks.TASKS[name].longest
@@ -393,6 +393,7 @@ def test_the_model_answers_strange_texts(lab, loaded):
     (["x", "classify", ""], "the text is empty"),
     (["x", "classify", " \n"], "the text is empty"),
     (["x", "classify", "ab\ud800"], r"half a surrogate, U\+D800, at character 3"),
+    ([str(LAB / "tuned"), "translate", "a <pad> b"], "the text holds <pad>, a sign that the"),
     (["x", "classify", "a", "--question", "b"], "--question belongs to answer"),
     ([str(LAB / "backbone"), "answer", "a : int"], "the question is empty"),
     ([str(LAB / "backbone"), "answer", "a : int", "--question", "why? " * 300], "the question has"),

@@ -45,6 +45,9 @@ def prompt(tokenizer: PreTrainedTokenizerBase, name: str, text: str,
     item = (checked(text, "the text"), checked(question, "the question") if name == "answer" else "")
     source, ask = (tokenizer(part(item))["input_ids"]
                    for part in (tasks.TASKS[name].source, tasks.TASKS[name].asks))
+    if signs := set(source + ask) & set(tokenizer.all_special_ids):
+        raise UserError(f"the text holds {tokenizer.decode(min(signs))}, a sign that the model uses itself: "
+                        "write it in another way")
     room = tasks.CONTEXT - tasks.TASKS[name].longest - len(ask)
     if room < 1:
         raise UserError(f"the question has {len(ask)} tokens: the model reads "

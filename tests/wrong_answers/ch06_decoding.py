@@ -33,9 +33,15 @@ WRONG = {
         (_flags('chosen["translation"]["length_penalty"] = -1.0'), "favours short translations"),
         (_flags('chosen["number"]["no_repeat_ngram_size"] = 3'), "a ban on repetition"),
         (_flags('chosen["number"]["repetition_penalty"] = 1.2'), "a ban on repetition"),
-        (_flags('chosen["number"]["max_new_tokens"] = 8'), "needs some dozen tokens"),
+        (_flags('chosen["number"]["max_new_tokens"] = 8'), "needs two or three dozen tokens"),
         (_flags('chosen["label"]["max_new_tokens"] = 200'), "Eight tokens are enough"),
         (_flags('chosen["label"]["num_beams"] = 4'), "do not need it"),
+        (_flags('chosen["label"]["max_new_tokens"] = 1'), "it would be cut off"),
+        (_flags('chosen["translation"]["length_penalty"] = 50.0'), "makes the longest hypothesis win"),
+        (_flags('chosen["number"]["encoder_repetition_penalty"] = 2.0'), "a ban on repetition"),
+        (_flags('chosen["names"]["max_new_tokens"] = 1'), "A name needs some tokens"),
+        (_flags('chosen["names"] |= {"top_k": 0, "top_p": 0.9999999}'), "lets nonsense through"),
+        (_flags('chosen["names"] |= {"top_k": 2, "top_p": 1.0}'), "hardly varies"),
         (_flags('del chosen["names"]["num_return_sequences"]'), "asks for them in one call"),
         (_flags('chosen["names"]["num_beams"] = 10'), "Beams find variants of one name"),
         (_flags('del chosen["names"]["top_p"]'), "lets nonsense through"),
@@ -152,6 +158,8 @@ def flags(job):
     return {"do_sample": False, "num_beams": 8 if job == "translation" else 1, "max_new_tokens": room}
 """,
         _flags('chosen["number"]["num_beams"] = 4'),
+        _flags('chosen["names"] = dict(do_sample=True, top_k=0, typical_p=0.9, num_return_sequences=10, '
+               'max_new_tokens=12)'),
     ],
     "ex06-ready-batch": [
         """

@@ -33,6 +33,15 @@ WRONG = {
         (SPLIT + "    bare = lambda t: ''.join(c for c in t if c.isalnum())\n" + TEST + REST + KNOWN
          + "    return [p for p in rest if bare(p[0]) not in known[0] and bare(p[1]) not in known[1]], test",
          "Upper and lower case"),
+        *((SPLIT + f"    bare = lambda t: {key}\n" + TEST + REST + KNOWN
+           + "    return [p for p in rest\n"
+           "            if bare(p[0]) not in known[0] and bare(p[1]) not in known[1]], test", said)
+          for key, said in [
+              ("''.join(c for c in t.lower() if c.isalpha())", "Digits count"),
+              ("t.lower().strip(' .!。！')", "repaired_split("),
+              ("''.join(sorted(c for c in t.lower() if c.isalnum()))", "repaired_split("),
+              ("''.join(c for c in t.lower() if c.isalnum())[:6]", "repaired_split("),
+              ("''.join(c for c in t.lower() if c.isalnum() or c == '_')", "repaired_split(")]),
         (BARE + TEST + REST + KNOWN + "    return [p for p in rest if bare(p[0]) not in known[0]], test",
          "A known target leaks as well"),
         (BARE + TEST + REST + KNOWN + "    return [p for p in rest if bare(p[1]) not in known[1]], test",

@@ -50,6 +50,8 @@ WRONG = {
          "            for x in (a, b))\n"
          "    return 'A' if p[0] > q[1] else 'B' if q[0] > p[1] else 'cannot tell'\n",
          "a hard text is hard for both"),
+        (_edit(_WHICH, ("[2.5, 97.5]", "[5, 95]")), "narrower than 95 %"),
+        (_edit(_WHICH, ("[2.5, 97.5]", "[16, 84]")), "narrower than 95 %"),
         (_edit(_WHICH, ("if len(a) < 10", "if len(a) < 1")), "fewer than 10 texts"),
         (_edit(_WHICH, ("len(a) < 10", "len(a) <= 10")), "expected 'A'"),
         (_edit(_WHICH, ("drawn = np.random.default_rng(1).choice(d, (1000, len(d))).mean(1)",
@@ -82,6 +84,8 @@ WRONG = {
 RIGHT = {
     "ex06-which-system": [
         _WHICH,
+        _edit(_WHICH, ("low, high = np.percentile(drawn, [2.5, 97.5])",
+                       "high, low = 2 * d.mean() - np.percentile(drawn, [2.5, 97.5])")),
         _edit(_WHICH, ("choice(d, (1000, len(d))).mean(1)",
                        "multinomial(len(d), np.ones(len(d)) / len(d), 1500) @ d / len(d)")),
         """
